@@ -41,8 +41,8 @@ def know_catalog_tables() -> None:
     table_exists, database_exists, get_database = Catalog.tableExists, Catalog.databaseExists, Catalog.getDatabase
 
     def has_table(self: Catalog, tableName: str, dbName: str | None = None) -> bool:  # noqa: N803 - PySpark's
-        whole = f"{dbName}.{tableName}" if dbName else tableName
-        return bool(table_exists(self, tableName, dbName) or names().has(self._sparkSession, whole))
+        full_name = f"{dbName}.{tableName}" if dbName else tableName
+        return bool(table_exists(self, tableName, dbName) or names().has(self._sparkSession, full_name))
 
     def has_database(self: Catalog, dbName: str) -> bool:  # noqa: N803 - PySpark's
         return bool(database_exists(self, dbName) or names().has_database(self._sparkSession, dbName))
@@ -61,14 +61,14 @@ def know_catalog_tables() -> None:
 
 
 def _with_catalog(call: Callable[..., Any], names: Any) -> Callable[..., Any]:
-    """A function that makes the call and, after Spark has missed a table, repeats it once the catalog has the table."""
+    """A function that makes the call and, if Spark does not find a table that the catalog has, repeats it."""
     from pyspark.errors import AnalysisException, UnsupportedOperationException
 
     @functools.wraps(call)
     def call_again(self: Any, *values: Any, **named: Any) -> Any:
         # ``self`` is a reader, writer or frame, a catalog, or the session.
         spark = getattr(self, "_spark", None) or getattr(self, "_sparkSession", self)
-        statement, tried = str(next(iter((*values, *named.values())), "")), set[str]()
+        statement, tried_names = str(next(iter((*values, *named.values())), "")), set[str]()
         if names.cache_info().currsize:
             names().refresh(spark, statement)
         while True:
@@ -76,7 +76,7 @@ def _with_catalog(call: Callable[..., Any], names: Any) -> Callable[..., Any]:
                 return call(self, *values, **named)
             except AnalysisException as error:
                 condition = getattr(error, "getCondition", error.getErrorClass)()
-                if condition not in NOT_FOUND or not names().learn(spark, error, statement, tried):
+                if condition not in NOT_FOUND or not names().learn(spark, error, statement, tried_names):
                     raise
             except UnsupportedOperationException as error:
                 if names.cache_info().currsize:

@@ -103,7 +103,10 @@ class HostProcess:
                 os.close(fd)
 
     def wait(self, until_s: float | Callable[[], float], done: Callable[[], object] = lambda: False) -> None:
-        """Read all pipes until ``done`` is true, the host ends, or the time ``until_s``, which may change meanwhile."""
+        """Read all pipes until ``done()`` is true, the host ends, or the time is ``until_s``.
+
+        ``until_s`` can be a function, since a deadline may change in the meantime.
+        """
         while self.alive and not done():
             wait_s = min(MAX_WAIT_S, (until_s() if callable(until_s) else until_s) - time.time())
             if wait_s <= 0:
@@ -111,8 +114,11 @@ class HostProcess:
                 return
             self._read(wait_s)
 
-    def wait_for_script(self, task: ScriptOutput, jvm: str, done: Callable[[], object]) -> None:
-        """Wait until ``done`` is true or the deadline; kill a JVM that only collects garbage, as it lacks memory."""
+    def wait_for_script(self, script_output: ScriptOutput, jvm: str, done: Callable[[], object]) -> None:
+        """Wait until ``done()`` is true, the host ends, or the deadline has passed.
+
+        A JVM that lacks memory, so that it does nothing but collect garbage, is killed.
+        """
         watch = CollectorWatch(time.monotonic() + WATCHED_S / LOOKS)
 
         def is_done() -> bool:
@@ -120,11 +126,13 @@ class HostProcess:
                 return True
             pid = self.pids.get(jvm, 0)
             if watch.is_stuck(time.monotonic(), lambda: cpu_times_s(pid, COLLECTORS)):
-                task.out_of_memory = f"GC overhead limit exceeded, for {WATCHED_S:.0f} s it only collected garbage"
+                script_output.out_of_memory = (
+                    f"GC overhead limit exceeded, for {WATCHED_S:.0f} s it only collected garbage"
+                )
                 signal_process(pid, SIGKILL)
             return False
 
-        self.wait(lambda: task.call.deadline.guard_s, is_done)
+        self.wait(lambda: script_output.call.deadline.guard_s, is_done)
 
     def end(self, spare: str = "", dump: int = 0) -> tuple[int, ...]:
         """Kill all processes that the host started, except ``spare``; return those still alive after a few seconds.
@@ -143,17 +151,17 @@ class HostProcess:
         return self._survivors.pop()
 
     def end_script(self, pid: int, deadline: Deadline, port: int, secret: str) -> bool:
-        """End a script whose deadline is over, and all other processes; return whether there was time for a grace.
+        """End a script whose deadline is over, and all other processes; return whether it had a grace period.
 
-        In the grace Spark's jobs are cancelled: so the driver can finish a commit that has begun, but a commit whose
-        data is still being written does not begin. Then all processes are killed.
+        In the grace period Spark's jobs are cancelled: so the driver can finish a commit that has begun, but a commit
+        whose data is still being written does not begin. Then all processes are killed.
         """
         # The fork that interrupts may end before the script, so it must not count as the script's end.
-        since_s, before = time.time(), {*self.codes, INTERRUPT}
+        since_s, earlier_names = time.time(), {*self.codes, INTERRUPT}
         has_grace = bool(pid) and deadline.grace_end_s(since_s) > since_s
         if has_grace:
             self.request("interrupt", name=INTERRUPT, host=self.pid, script=pid, port=port, secret=secret)
-            self.wait(lambda: deadline.grace_end_s(since_s), lambda: self.codes.keys() - before)
+            self.wait(lambda: deadline.grace_end_s(since_s), lambda: self.codes.keys() - earlier_names)
         self.end(dump=0 if has_grace else pid)  # the interrupt has already written the stacks
         return has_grace
 

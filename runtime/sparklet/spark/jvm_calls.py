@@ -76,8 +76,8 @@ def stop_context(client: JavaGateway) -> None:
 
 def _contexts(client: JavaGateway) -> list[Any]:
     """A list with the JVM's SparkContext; empty if it has none."""
-    active = getattr(getattr(client.jvm.org.apache.spark, "SparkContext$"), "MODULE$").getActive()
-    return [active.get()] if active.isDefined() else []
+    active_context = getattr(getattr(client.jvm.org.apache.spark, "SparkContext$"), "MODULE$").getActive()
+    return [active_context.get()] if active_context.isDefined() else []
 
 
 class _UniqueIdProxies(PythonProxyPool):  # type: ignore[misc] # Py4J has no types
@@ -130,7 +130,7 @@ def keep_contexts() -> None:
     """
     from pyspark import SparkConf, SparkContext, accumulators
 
-    stop, one_by_one = SparkContext.stop, SparkConf.getAll
+    stop, get_all_one_by_one = SparkContext.stop, SparkConf.getAll
 
     def acquire(self: SparkContext, jconf: Any) -> Any:
         assert self._gateway is not None
@@ -146,7 +146,7 @@ def keep_contexts() -> None:
     def get_all(self: SparkConf) -> list[tuple[str, str]]:
         """Get all settings in one call; PySpark makes four calls for each key, twice for each session."""
         if self._jconf is None or SparkContext._gateway is None:
-            return list(one_by_one(self))
+            return list(get_all_one_by_one(self))
         words = SparkContext._gateway.entry_point.entries(self._jconf).split("\0")
         return list(zip(words[:-1:2], words[1::2], strict=True))
 
@@ -169,8 +169,8 @@ def with_inferred_types(initialize: Callable[[Any, Any], Any]) -> Callable[[Any,
     def initialize_with_rule(self: Any, jconf: Any) -> Any:
         if jconf.get("spark.sql.sources.commitProtocolClass", "") == "AttemptCommit":  # our Java is on the class path
             # Not as a Spark default, which would be lost if a script sets extensions of its own.
-            others = jconf.get("spark.sql.extensions", "")
-            jconf.set("spark.sql.extensions", f"InferredTypes,{others}".rstrip(","))
+            other_extensions = jconf.get("spark.sql.extensions", "")
+            jconf.set("spark.sql.extensions", f"InferredTypes,{other_extensions}".rstrip(","))
         return initialize(self, jconf)
 
     return initialize_with_rule
@@ -179,14 +179,14 @@ def with_inferred_types(initialize: Callable[[Any, Any], Any]) -> Callable[[Any,
 def _install(client: JavaGateway, keep: bool) -> None:
     """Make ``WarmJvm`` Py4J's entry point; it records the JVM's state before any task. Compile it if necessary."""
     jvm: Any = client.jvm
-    ahead, loader = are_ahead(jvm), class_loader(jvm)
-    for name in () if ahead else ("JvmState", "WarmJvm"):
+    are_compiled, loader = are_ahead(jvm), class_loader(jvm)
+    for name in () if are_compiled else ("JvmState", "WarmJvm"):
         loader = compile_class(jvm, name, loader).getClassLoader()
     server = JavaObject("GATEWAY_SERVER", client._gateway_client)
     # WarmJvm gets the name, since it repeats Hadoop's login after each task.
     warm_jvm = _new_object(client, loader.loadClass("WarmJvm"), server, "" if has_name() else NAMELESS)
     if keep:
-        for name in () if ahead else ("SparkInsides", "KeptContext"):
+        for name in () if are_compiled else ("SparkInsides", "KeptContext"):
             loader = compile_class(jvm, name, loader).getClassLoader()
         kept_context_class = loader.loadClass("KeptContext")
         warm_jvm.keep(_new_object(client, kept_context_class, jvm.java.lang.System.getProperty("java.io.tmpdir")))

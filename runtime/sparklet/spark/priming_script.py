@@ -35,10 +35,10 @@ def files(spark: "SparkSession") -> None:
     """Read and write CSV, JSON and Parquet, with groups, a join, a window, SQL and a Python UDF in between."""
     for name in ("csv", "json", "parquet"):
         rows(spark).write.option("header", "true").format(name).save(f"{HERE}/{name}")
-    read = spark.read.csv(f"{HERE}/csv", header=True, inferSchema=True)
-    totals = read.groupBy("word").agg(functions.sum("third").alias("total"), functions.count("*").alias("count"))
+    frame = spark.read.csv(f"{HERE}/csv", header=True, inferSchema=True)
+    totals = frame.groupBy("word").agg(functions.sum("third").alias("total"), functions.count("*").alias("count"))
     totals.write.mode("overwrite").parquet(f"{HERE}/totals")
-    read.join(spark.read.parquet(f"{HERE}/totals"), "word").write.partitionBy("date").parquet(f"{HERE}/joined")
+    frame.join(spark.read.parquet(f"{HERE}/totals"), "word").write.partitionBy("date").parquet(f"{HERE}/joined")
     shout = functions.udf(lambda text: text.upper())
     spark.read.json(f"{HERE}/json").withColumn("loud", shout("word")).write.json(f"{HERE}/loud")
     spark.read.parquet(f"{HERE}/parquet").createOrReplaceTempView("rows")

@@ -80,7 +80,7 @@ def end_marked(mark: tuple[str, str], limit_s: float = 5.0) -> None:
     """Kill all processes with the variable ``mark`` (name and value) in their environment, whoever is their parent."""
     give_up_s = time.monotonic() + limit_s
     while time.monotonic() < give_up_s:
-        pids = [pid for pid, _ in _living() if environment(pid).get(mark[0]) == mark[1]]
+        pids = [pid for pid, _ in _living_processes() if environment(pid).get(mark[0]) == mark[1]]
         if not pids:
             return
         for pid in pids:
@@ -112,15 +112,15 @@ def cpu_time_s(pid: int) -> float:
 
 
 def cpu_times_s(pid: int, threads: tuple[str, ...]) -> tuple[float, float]:
-    """CPU time of a process, and of its threads whose names begin with one of ``threads``; less if it just ends."""
-    whole_s, part_s = cpu_time_s(pid), 0.0
+    """CPU time of a process, and of its threads whose names begin with one of ``threads``; less while it is ending."""
+    process_s, threads_s = cpu_time_s(pid), 0.0
     with contextlib.suppress(OSError):
         for path in Path(f"/proc/{pid}/task").glob("*/stat"):
             with contextlib.suppress(OSError):  # this thread has ended; the others count
                 stat = path.read_bytes()
                 if stat.partition(b"(")[2].decode(errors="replace").startswith(threads):
-                    part_s += _cpu_time_s(stat)
-    return whole_s, part_s
+                    threads_s += _cpu_time_s(stat)
+    return process_s, threads_s
 
 
 def _cpu_time_s(stat: bytes) -> float:
@@ -149,7 +149,7 @@ def _is_unhandled(pid: int, number: int) -> bool:
 
 def _children() -> dict[int, list[int]]:
     children: dict[int, list[int]] = {}
-    for pid, parent in _living():
+    for pid, parent in _living_processes():
         children.setdefault(parent, []).append(pid)
     return children
 
@@ -165,13 +165,13 @@ def _tree(children: Mapping[int, Sequence[int]], roots: Iterable[int]) -> set[in
     return pids
 
 
-def _living() -> Iterator[tuple[int, int]]:
+def _living_processes() -> Iterator[tuple[int, int]]:
     """Yield pid and parent's pid of each process that is not a zombie."""
     for name in filter(str.isdigit, os.listdir("/proc")):  # noqa: PTH208 - each task waits for this
         try:
             with open(f"/proc/{name}/stat", "rb", 0) as file:
                 stat = file.read()
-        except (FileNotFoundError, ProcessLookupError):  # ended meanwhile
+        except (FileNotFoundError, ProcessLookupError):  # has just ended
             continue
         # A name can have brackets, see ``_cpu_time_s``.
         fields = stat[stat.rindex(b")") + 2 :].split(None, 18)

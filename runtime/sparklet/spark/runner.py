@@ -27,7 +27,7 @@ WATCHED_S, LOOKS = 30.0, 6  # how long a JVM must do nothing but collect garbage
 MIN_COLLECTING = 0.95  # the collector's share of the JVM's CPU time
 MIN_BUSY = 0.4  # of a core (1,024 MB buy 0.58); below this a JVM may just wait for others, and only its collector runs
 COLLECTORS = ("VM Thread", "GC Thread#", "G1 ")  # Java's thread names; the serial collector runs in the first
-_OURS = ("sparklet-", "task-", ".ivy2")
+_OWN_PREFIXES = ("sparklet-", "task-", ".ivy2")
 _STARTED_S = time.time()
 
 _log = logging.getLogger(__name__)
@@ -37,7 +37,8 @@ _log = logging.getLogger(__name__)
 class Deadline:
     """When an attempt must end: its script at ``guard_s``, the attempt itself at ``end_s``.
 
-    Both are times of day, since timers do not run while an environment is frozen.
+    The guard is the runner's check of the time, which ends the script. Both are times of day, since timers do not run
+    while an environment is frozen.
     """
 
     guard_s: float  # as of time.time(): when the guard ends the script
@@ -79,13 +80,13 @@ class Deadline:
 class CollectorWatch:
     """Detects a JVM whose heap is so full that it does nothing but collect garbage, and frees next to nothing.
 
-    Java's serial collector has no overhead limit, so the script would hardly go on until its deadline. The parallel
-    collector gives up at 98 % of the time, which is 96 % of CPU time if two tasks run in the rest. CPU time is
+    Java's serial collector has no overhead limit, so the script would make next to no progress until its deadline. The
+    parallel collector gives up at 98 % of the time, which is 96 % of CPU time if two tasks run in the rest. CPU time is
     measured, since it stands still in a freeze.
     """
 
     next_s: float  # by a monotonic clock: when to check next; a short script is never checked
-    _seen: deque[tuple[float, float, float]] = field(default_factory=lambda: deque(maxlen=LOOKS + 1))
+    _samples: deque[tuple[float, float, float]] = field(default_factory=lambda: deque(maxlen=LOOKS + 1))
 
     def is_stuck(self, now_s: float, cpu_times_s: Callable[[], tuple[float, float]]) -> bool:
         """Check, if it is time to, whether the JVM only collects garbage.
@@ -95,16 +96,17 @@ class CollectorWatch:
         if now_s < self.next_s:
             return False
         self.next_s = now_s + WATCHED_S / LOOKS
-        self._seen.append((now_s, *cpu_times_s()))
-        took_s, worked_s, collected_s = (series[-1] - series[0] for series in zip(*self._seen, strict=True))
-        return len(self._seen) > LOOKS and worked_s >= MIN_BUSY * took_s and collected_s >= MIN_COLLECTING * worked_s
+        self._samples.append((now_s, *cpu_times_s()))
+        elapsed_s, jvm_s, collector_s = (series[-1] - series[0] for series in zip(*self._samples, strict=True))
+        return len(self._samples) > LOOKS and jvm_s >= MIN_BUSY * elapsed_s and collector_s >= MIN_COLLECTING * jvm_s
 
 
 @contextlib.contextmanager
 def task_folder(scratch: Path, attempt_id: str, min_free_bytes: int = 0) -> Iterator[Path]:
     """Make a task's folder, ``<scratch>/task-<attempt>``, and delete it after the block.
 
-    Raises ScratchFullError if less than ``min_free_bytes`` are free under ``scratch`` before.
+    If less than ``min_free_bytes`` are free under ``scratch`` before, leftovers of scripts are deleted. Raises
+    ScratchFullError if that does not suffice.
     """
     if not attempt_id or Path(attempt_id).name != attempt_id:
         raise ValueError(f"{attempt_id!r} cannot name a folder")
@@ -139,7 +141,7 @@ def delete_leftovers(scratch: Path, since_s: float = _STARTED_S) -> None:
     for entry in scratch.iterdir():
         with contextlib.suppress(OSError):  # the entry may belong to another user, or be gone
             status = entry.lstat()
-            if entry.name.startswith(_OURS) or status.st_ctime < since_s or status.st_uid != os.getuid():
+            if entry.name.startswith(_OWN_PREFIXES) or status.st_ctime < since_s or status.st_uid != os.getuid():
                 continue
             _log.warning("%s was left by a script and is deleted: there is too little space", entry)
             if entry.is_dir() and not entry.is_symlink():
@@ -169,7 +171,7 @@ class ScriptCall:
     inputs: tuple[InputObject, ...] = ()  # the inputs, if known: their sizes decide how Spark reads
     sees_options: bool = False  # whether our S3A must know the readers' options, as for a local copy of an input
     output: str = ""  # the folder of this attempt alone, which nobody reads until the attempt has won
-    files_apart: bool = False  # whether no Spark task is allowed to read two files
+    files_apart: bool = False  # whether each Spark task may read one file only
     is_priming: bool = False  # whether the script only primes the JVM
     events: Path | None = None  # the folder for Spark's event log
 
@@ -190,8 +192,8 @@ class ScriptResult:
     cause: str = ""
     place: str = ""  # the script's line in its traceback, e.g. "line 7 of job.py"
     files: tuple[str, ...] = ()  # files that could not be read, with their addresses as Spark writes them
-    comes_again: bool = False  # whether each attempt would fail so, since Spark blames a value of the input
-    suspect: bool = False  # Spark's own code failed, in a JVM that other scripts had used and that is now replaced
+    comes_again: bool = False  # whether each attempt would fail in this way, since Spark blames a value of the input
+    suspect: bool = False  # whether Spark's own code failed, in a JVM that other scripts had used; it is now replaced
 
 
 class Runner(Protocol):
@@ -199,7 +201,7 @@ class Runner(Protocol):
 
     @property
     def has_view(self) -> bool:
-        """Whether the runner's Spark has our S3A, which shows each input of a shard as it is planned."""
+        """Whether the runner's Spark has our S3A (``TaskS3A``), which presents a shard's inputs as planned."""
         return False
 
     def start(self) -> None:

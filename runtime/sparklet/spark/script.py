@@ -33,7 +33,7 @@ from typing import Any
 
 from sparklet.errors import ScriptError
 
-YES_NO = ("yes", "no")
+YES_NO = YES, NO = "yes", "no"
 EVENT_OPTION, EVENT_FILE_OPTION = "--event", "--event-file"
 JVM_OPTIONS = frozenset(
     {
@@ -69,12 +69,12 @@ _UNOBSERVED = re.compile(
     r"|\b(?!(s3[an]?|file|https?|spark|k8s):)[a-z][\w+.-]*://|(pandas|pyarrow)[\s\S]*://"
 )
 # Writes to tables, whose catalog can put them anywhere.
-_TABLES = re.compile(
+_TABLE_WRITES = re.compile(
     r"(?i)writeTo\(|insertInto|saveAsTable|write_dynamic_frame|writeFrame"
     r"|\b(insert|merge|create|delete|replace|update)\s+(or\s+replace\s+)?(into|overwrite|table|from|\S+\s+set)\b"
 )
 # Python's own ways to other processes and machines, which are not observed in Spark's Python workers.
-_BY_PYTHON = re.compile(
+_PYTHONS_OWN_WAYS = re.compile(
     r"\b(subprocess|socket|asyncio|ctypes|importlib|smtplib|ftplib|xmlrpc|http\.client|urllib\.request)\b"
     r"|os\.(system|popen|exec|spawn|posix)"
 )
@@ -172,7 +172,7 @@ class Script:
     @property
     def unpacks(self) -> bool:
         """Whether the script gets the content of packed inputs, not the archives themselves."""
-        return self.comments.get("unpack") != YES_NO[1]
+        return self.comments.get("unpack") != NO
 
     @cached_property
     def event_option(self) -> str:
@@ -181,11 +181,11 @@ class Script:
         It gets none if it or its py-files read arguments but name neither option: a script that reads positional
         arguments, or refuses unknown ones, would fail or write to a place of that name.
         """
-        if chosen := self.comments.get("event"):
-            return EVENT_OPTION if chosen == YES_NO[0] else ""
+        if choice := self.comments.get("event"):
+            return EVENT_OPTION if choice == YES else ""
         options = [_event_option_in(text) for text in (self.text, *(text for _, text in self.modules))]
-        if named := {option for option in options if option}:
-            return EVENT_OPTION if EVENT_OPTION in named else EVENT_FILE_OPTION
+        if named_options := {option for option in options if option}:
+            return EVENT_OPTION if EVENT_OPTION in named_options else EVENT_FILE_OPTION
         return "" if "" in options else EVENT_OPTION
 
     @property
@@ -261,9 +261,11 @@ class Script:
         """
         own_modules = {name.split("/")[0].removesuffix(".py") for name, _ in self.modules}
         modules = "|".join(map(re.escape, {*_KNOWN, *own_modules}))
-        foreign = rf"(?m)^\s*(import\s+([\w. ]+,\s*)*|from\s+(?=[\w.]+\s+import\b))(?!({modules})\b)\w"
+        unknown_import = rf"(?m)^\s*(import\s+([\w. ]+,\s*)*|from\s+(?=[\w.]+\s+import\b))(?!({modules})\b)\w"
         text = f"{self.code}\n{words}"
-        return any(re.search(pattern, text) for pattern in (foreign, _UNOBSERVED, _TABLES, _BY_PYTHON))
+        return any(
+            re.search(pattern, text) for pattern in (unknown_import, _UNOBSERVED, _TABLE_WRITES, _PYTHONS_OWN_WAYS)
+        )
 
     def may_read_again(self, lines: Sequence[int]) -> bool:
         """Whether the file that these lines name may be read again in a way that is not observed."""
@@ -297,7 +299,7 @@ class Script:
             return ()
         return [
             (str(key.value), value.value if isinstance(value, ast.Constant) else None, key.lineno)
-            for key, value in chain.from_iterable(map(_pairs, _nodes(self.text)))
+            for key, value in chain.from_iterable(map(_option_pairs, _nodes(self.text)))
             if isinstance(key, ast.Constant) and key.value in JVM_OPTIONS
         ]
 
@@ -313,11 +315,11 @@ def _event_option_in(text: str) -> str | None:
         return ""
     values = (node.value for node in _nodes(text) if isinstance(node, ast.Constant))
     matches = [_EVENT.fullmatch(value) for value in values if isinstance(value, str)]
-    named = {f"--{match[1] or match[2]}" for match in matches if match}
+    named_options = {f"--{match[1] or match[2]}" for match in matches if match}
     # docopt reads its options from the usage text, so they are not literals of their own.
     if "docopt" in text:
-        named |= {match[0] for match in re.finditer(r"--event(-file)?\b", text)}
-    return next((option for option in (EVENT_OPTION, EVENT_FILE_OPTION) if option in named), "")
+        named_options |= {match[0] for match in re.finditer(r"--event(-file)?\b", text)}
+    return next((option for option in (EVENT_OPTION, EVENT_FILE_OPTION) if option in named_options), "")
 
 
 def _nodes(text: str) -> Iterator[ast.AST]:
@@ -328,7 +330,7 @@ def _nodes(text: str) -> Iterator[ast.AST]:
         return iter(())
 
 
-def _pairs(node: ast.AST) -> Iterator[tuple[ast.expr | None, ast.expr]]:
+def _option_pairs(node: ast.AST) -> Iterator[tuple[ast.expr | None, ast.expr]]:
     """The names and values of options that a node sets, as ``.config(k, v)``, ``(k, v)`` or ``{k: v}``."""
     if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and len(node.args) == 2:
         if node.func.attr in SETTERS:

@@ -73,11 +73,11 @@ class Acts:
             self.report(ASKED)
         elif mode in ("r", "rb"):
             with suppress(OSError):  # the current folder is gone, so the script's own call will fail
-                if (whole := str(Path(path).absolute())).startswith(self._work):
-                    self.report(READ, whole)
+                if (absolute_path := str(Path(path).absolute())).startswith(self._work):
+                    self.report(READ, absolute_path)
 
     def end(self) -> None:
-        """Report that compiled modules were imported, since the audit hook is not called for what they do."""
+        """At the script's end, report if it has imported compiled modules: the audit hook does not see what they do."""
         packages = [sys.modules[name] for name in PURE & sys.modules.keys()]
         folders = tuple(f"{path}/" for package in packages for path in getattr(package, "__path__", ()))
         for name in sys.modules.keys() - self._our_modules:

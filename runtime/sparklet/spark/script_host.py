@@ -191,7 +191,7 @@ class ScriptHost:
         """Fork this process. In the fork return ``fork_work``, in the host None."""
         pid = os.fork()
         if pid == 0:
-            # Else the garbage collector might later close a file that the fork has opened under the same number.
+            # Otherwise the garbage collector might later close a file that the fork has opened under the same number.
             self._control.detach()
             return fork_work
         self._children[pid] = name
@@ -232,7 +232,7 @@ class ScriptHost:
 
 def run_script(message: Message, fds: list[int]) -> None:
     """In a fork: run the script and end this process as the interpreter would."""
-    status = become_script(*fds, parent_pid=message["host"])
+    status_fd = become_script(*fds, parent_pid=message["host"])
     os.environ.clear()
     os.environ.update(message["env"])
     # The C library has cached the worker's TZ, and tempfile may have cached the host's temporary folder.
@@ -250,7 +250,7 @@ def run_script(message: Message, fds: list[int]) -> None:
         know_catalog_tables()
     our_modules = sys.modules.keys() - {"__main__"}
     # Not earlier: if something fails before this report, the script is run again in a new JVM (``warm_runner``).
-    report(status, "started", os.getpid())
+    report(status_fd, "started", os.getpid())
     try:
         execute(message["script"], message["args"])
     except SystemExit as end:

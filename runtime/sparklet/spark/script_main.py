@@ -36,13 +36,13 @@ DUMP_SIGNAL = signal.SIGRTMAX - 1
 """Makes a script write its stacks; sent before the script is ended at its deadline."""
 
 
-def report(status: int, event: str, value: int) -> None:
+def report(status_fd: int, event: str, value: int) -> None:
     """Report an event to the worker and close the pipe: ``started`` with the pid, or ``exited`` with the exit code."""
-    os.write(status, json.dumps({event: value}).encode() + b"\n")
-    os.close(status)
+    os.write(status_fd, json.dumps({event: value}).encode() + b"\n")
+    os.close(status_fd)
 
 
-def become_script(stdout: int, stderr: int, status: int, *, parent_pid: int) -> int:
+def become_script(stdout_fd: int, stderr_fd: int, status_fd: int, *, parent_pid: int) -> int:
     """Make this fork the script's process, which keeps only its standard streams and the status pipe.
 
     Return the descriptor that the status pipe has from now on.
@@ -51,11 +51,11 @@ def become_script(stdout: int, stderr: int, status: int, *, parent_pid: int) -> 
 
     die_with_parent(parent_pid)
     os.setsid()
-    # The host's handler would write to a descriptor whose number a file of the script may have by then.
+    # The host's handler would write to a descriptor, whose number may later belong to a file of the script.
     signal.set_wakeup_fd(-1)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    place_fds([os.open(os.devnull, os.O_RDONLY), stdout, stderr, status])
+    place_fds([os.open(os.devnull, os.O_RDONLY), stdout_fd, stderr_fd, status_fd])
     os.set_inheritable(3, False)
     faulthandler.register(DUMP_SIGNAL, file=2, all_threads=True)
     return 3
@@ -101,7 +101,7 @@ def execute(script: str, args: Sequence[str]) -> None:
         raise
     except BaseException as error:  # noqa: BLE001 - handled as the interpreter would
         # As in Python itself, the traceback begins with the script's frame, and a hook set by the script is called.
-        error.with_traceback(_without_ours(error.__traceback__))
+        error.with_traceback(_without_our_frames(error.__traceback__))
         sys.excepthook(type(error), error, error.__traceback__)
         sys.exit(1)
     finally:
@@ -109,7 +109,7 @@ def execute(script: str, args: Sequence[str]) -> None:
     sys.exit(0)
 
 
-def _without_ours(trace: TracebackType | None) -> TracebackType | None:
+def _without_our_frames(trace: TracebackType | None) -> TracebackType | None:
     while trace is not None and trace.tb_frame.f_code.co_filename == __file__:
         trace = trace.tb_next
     return trace
@@ -122,17 +122,17 @@ def keep_master() -> None:
     """
     from pyspark import SparkConf
 
-    change = SparkConf.set
+    set_option = SparkConf.set
 
-    def change_but_master(self: SparkConf, key: str, value: str) -> SparkConf:
+    def set_all_but_master(self: SparkConf, key: str, value: str) -> SparkConf:
         if key == "spark.master" and not str(value).startswith("local"):
             master = self.get(key) or ""
             if master.startswith("local"):
                 sys.stderr.write(f"sparklet: the script's master {value} is not used: Spark runs here, as {master}\n")
                 return self
-        return change(self, key, value)
+        return set_option(self, key, value)
 
-    SparkConf.set = change_but_master
+    SparkConf.set = set_all_but_master
 
 
 def pool_threads() -> None:
@@ -183,7 +183,7 @@ def retry_conflicts() -> None:
                 conflicts += 1
                 if conflicts > MAX_CONFLICTS or CONFLICT not in error.java_exception.toString():
                     raise
-            # The pause is random, since two writers would else conflict again.
+            # The pause is random, since otherwise two writers would conflict again.
             time.sleep(random.uniform(0, 2 * conflicts))
 
     DataFrameWriter.save = functools.wraps(save)(save_again)
@@ -196,15 +196,17 @@ def main() -> None:
     holds for it, since Java's own pipe would mix standard error into standard output.
     """
     has_jvm = "PYSPARK_GATEWAY_PORT" in os.environ
-    holder = os.getppid() if has_jvm else os.getpid()
-    stdout, stderr, status = (_open_pipe(f"/proc/{holder}/fd/{number}") for number in (STDOUT, STDERR, STATUS))
+    holder_pid = os.getppid() if has_jvm else os.getpid()
+    stdout_fd, stderr_fd, status_fd = (
+        _open_pipe(f"/proc/{holder_pid}/fd/{number}") for number in (STDOUT, STDERR, STATUS)
+    )
     if has_jvm:
         _log_in()
     own_pid = os.getpid()
     script_pid = os.fork()
     if script_pid == 0:
         del sys.path[0]  # this file's folder
-        report(become_script(stdout, stderr, status, parent_pid=own_pid), "started", os.getpid())
+        report(become_script(stdout_fd, stderr_fd, status_fd, parent_pid=own_pid), "started", os.getpid())
         if has_jvm:
             keep_master()
             context: Any = importlib.import_module("pyspark").SparkContext
@@ -215,7 +217,7 @@ def main() -> None:
         pool_threads()
         execute(sys.argv[1], sys.argv[2:])
     code = os.waitstatus_to_exitcode(os.waitpid(script_pid, 0)[1])
-    report(status, "exited", code)
+    report(status_fd, "exited", code)
     os._exit(jvm_code(code))
 
 

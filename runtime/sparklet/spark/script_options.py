@@ -68,7 +68,7 @@ def script_options(
     return ScriptOptions(runner == "submit" or bool(jvm_options) or bool(literals), conf, tuple(warnings))
 
 
-def _not_bundled(key: str, names: str, line: int, jars: Sequence[str], warnings: list[str]) -> str:
+def _unbundled_names(key: str, names: str, line: int, jars: Sequence[str], warnings: list[str]) -> str:
     """The names that no jar of the class path serves; each other name adds a warning.
 
     Raises ScriptError for a name that Spark would refuse.
@@ -112,6 +112,6 @@ def _literals(
     """The JVM options in the code that need a new JVM, each with its value, or None if that is not a plain string."""
     for name, literal, line in script.jvm_settings:
         if name in (JARS, PACKAGES) and literal:
-            literal = _not_bundled(name, str(literal), line, jars(), warnings)
+            literal = _unbundled_names(name, str(literal), line, jars(), warnings)
         if literal != "":
             yield name, literal if isinstance(literal, str) else None

@@ -36,8 +36,8 @@ class LineFeed:
 
     def feed(self, chunk: bytes) -> None:
         """Pass on all complete lines. An empty chunk means the end: the rest is passed on as well."""
-        *complete, rest = (self._rest + chunk).split(b"\n")
-        lines = [line + b"\n" for line in complete]
+        *complete_lines, rest = (self._rest + chunk).split(b"\n")
+        lines = [line + b"\n" for line in complete_lines]
         if not chunk or len(rest) >= MAX_PIECE_BYTES:
             lines.append(rest)
             rest = b""
@@ -57,7 +57,7 @@ class Tail:
     def add(self, line: bytes) -> None:
         """Append a line; old bytes are dropped."""
         self._bytes += line
-        # Only at twice the size, since else each line would move all bytes.
+        # Only at twice the size, since otherwise each line would move all bytes.
         if len(self._bytes) > 2 * self._size:
             del self._bytes[: -self._size]
 
@@ -77,13 +77,17 @@ class ScriptOutput:
         self.files = tuple(str(path) for path in (call.script, *call.py_files))  # a cause can have a line of these
         self.out_of_memory = ""  # Java's message if the JVM ran out of memory
         self._reads = dict[str, str]()  # by Spark task, the file that the task reads
-        self._tail = Tail(TAIL_BYTES)
+        self._tail = Tail(TAIL_BYTES)  # of standard error, for the result
+        # A longer part of standard error, by source: the cause of a failure is looked for in it.
         self._windows = {"script": Tail(CAUSE_WINDOW_BYTES), "jvm": Tail(CAUSE_WINDOW_BYTES)}
 
     def add(self, source: Literal["script", "jvm"], stream: Stream, line: bytes) -> None:
-        """Pass a line on, and keep it if it is of standard error, in which a cause is searched."""
+        """Pass a line on. Keep it if it comes from standard error, where the cause of a failure is looked for later.
+
+        A report on the file that a Spark task reads is recorded and not passed on.
+        """
         if stream == "stderr":
-            if not (line := self._without_reads(line)):
+            if not (line := self._strip_read_report(line)):
                 return
             self._tail.add(line)
             self._windows[source].add(line)
@@ -116,8 +120,8 @@ class ScriptOutput:
         comes_again, suspect = must_come_again(output), used and is_spark_failure(output)
         return ScriptResult(exit_code, self._tail.text(), cause_class, cause, line, files, comes_again, suspect)
 
-    def _without_reads(self, line: bytes) -> bytes:
-        """If the line says which file a Spark task reads now, record that; return the line without it."""
+    def _strip_read_report(self, line: bytes) -> bytes:
+        """If the line ends in a report on the file that a Spark task reads, record that; return the line without it."""
         if not (match := READS.match(line)):
             return line
         task, file = ((group or b"").decode(errors="replace") for group in match.groups()[1:])
@@ -174,33 +178,37 @@ _GROUP_EDGE = re.compile(r"^  (?:\| |\+ Exception Group (?=Traceback))", re.MULT
 _THRIFT = re.compile(r"^(Caused by: [\w.$]+)\(message:(.*)\)$", re.MULTILINE)  # as Hive's metastore writes errors
 _CAUSED_BY = re.compile(f"^Caused by: {_NAME}", re.MULTILINE)
 _JAVA_TOP = re.compile(rf"^(?:: |Exception in thread \"[^\"]*\" ){_NAME}", re.MULTILINE)
-_OF_S3A = re.compile(
+_S3A_ERROR = re.compile(
     r"(?:`?(?P<uri>s3[an]?://[^\s']+)'?|(?P<key>\S+)(?=: [^:]* on (?P=key): )): "  # after a write it names only the key
     r"(?:.*?Exception: )?(?P<text>.*?) \(Service: [^;,]*[;,] Status Code: (?P<status>\d+)"
     r"(?:; Error Code: (?P<code>[^;)]*)|, [^)]*\)(?: \(SDK Attempt Count: \d+\))?:(?:null|(?P<code_of_sdk_2>\w+)))"
 )
 _CREDENTIALS = ("ExpiredToken", "InvalidAccessKeyId", "InvalidToken", "SignatureDoesNotMatch")
 _NO_JVM = "Error: Could not create the Java Virtual Machine."
-_CRASHED = "Python worker exited unexpectedly"
+_WORKER_CRASH = "Python worker exited unexpectedly"
 _READING = re.compile(r"(?:while reading file (?P<uri>\S+?)|read footer for file: (?P<file>\S+?))\. ")
 _LOST_TASK = re.compile(rf"executor [^ )]+\): {_NAME}", re.MULTILINE)
 _TASK, _READER = re.compile(r"\(TID (?P<task>\d+)\) \([^)]*executor"), re.compile(r"\n\tat \S*\.FileScanRDD\$")
-_OF_THE_INPUT = re.compile(
+_INPUT_ERROR = re.compile(
     r"\[(?:MALFORMED_(?:CSV_RECORD|RECORD_IN_PARSING)|CAST_(?:INVALID_INPUT|OVERFLOW))\b|PARSE_DATETIME_BY_NEW_PARSER"
     r"|CSV header does not conform|Number of column in CSV header is not equal|Unescaped quote character"
 )
-_OTHER_TYPES = "SchemaColumnConvertNotSupportedException", "ParquetDecodingException", "UnsupportedOperationException"
+_TYPE_MISMATCHES = (
+    "SchemaColumnConvertNotSupportedException",
+    "ParquetDecodingException",
+    "UnsupportedOperationException",
+)
 """Root causes if a Parquet file has other types than the schema with which it is read."""
 # A class that cannot be loaded, a compiler's error, or an exception such as NullPointerException in Spark's own code.
-_OF_SPARK_ITSELF = re.compile(
+_SPARKS_OWN_ERROR = re.compile(
     r"java\.lang\.(?!OutOfMemory|StackOverflow)\w+Error\b|org\.codehaus\.\S+Exception\b|java\.(?:lang|util)\.(?:NullPointer|"
     r"ClassCast|IllegalState|NoSuchElement|ConcurrentModification|\w*IndexOutOfBounds)Exception\b.*\n"
     r"(?:\tat (?:[\w.]+/)?(?:java|jdk|sun)\..*\n)*\tat (?:org\.apache\.(?:spark|hadoop)|org\.codehaus|scala)\."
 )
 _INTERNAL_ERROR = re.compile(r"\[INTERNAL_ERROR\w*\]")
 _AFTERMATH = re.compile(r"^(?:Error in atexit\._run_exitfuncs|Exception ignored in)", re.MULTILINE)
-_FROM = "The above exception was the direct cause of the following exception:"
-_MEANWHILE = "During handling of the above exception, another exception occurred:"
+_CAUSE_LINK = "The above exception was the direct cause of the following exception:"
+_CONTEXT_LINK = "During handling of the above exception, another exception occurred:"
 
 _FRAME = re.compile(r"^  File \"(?P<file>.*)\", line (?P<line>\d+),? in ", re.MULTILINE)  # stack dumps have no comma
 _DUMP = re.compile(r"^(?P<current>Current thread|Thread) .*\n(?P<frames>(?:  File .*\n)+)", re.MULTILINE)
@@ -236,14 +244,14 @@ def bad_file(stderr: str, reads: Mapping[str, str]) -> str:
 
 def must_come_again(stderr: str) -> bool:
     """Whether each attempt would fail in the same way, since Spark blames a value of the input."""
-    return bool(_OF_THE_INPUT.search(_innermost_report(stderr))) or root_cause(stderr)[0] in _OTHER_TYPES
+    return bool(_INPUT_ERROR.search(_innermost_report(stderr))) or root_cause(stderr)[0] in _TYPE_MISMATCHES
 
 
 def is_spark_failure(stderr: str) -> bool:
     """Whether Spark's own code failed, as in a JVM that an earlier script has broken."""
     text = _innermost_report(stderr)
     chain = _java_chain(text)
-    match = bool(chain) and _OF_SPARK_ITSELF.match(text, chain[0].start("name"))
+    match = bool(chain) and _SPARKS_OWN_ERROR.match(text, chain[0].start("name"))
     return bool(match or _INTERNAL_ERROR.search(text))
 
 
@@ -279,7 +287,7 @@ def _script_line_in(frames: Iterable[re.Match[str]], files: Iterable[str]) -> st
 
 
 def _clean_text(stderr: str) -> str:
-    """The text without the borders of exception groups, and without errors while the interpreter ended."""
+    """The text without the borders of exception groups, and without errors that the interpreter reported at its end."""
     text = _THRIFT.sub(r"\1: \2", _GROUP_EDGE.sub("", stderr.replace("\r\n", "\n")))
     aftermath = _AFTERMATH.search(text)
     return text[: aftermath.start()] if aftermath and _HEADER.search(text, 0, aftermath.start()) else text
@@ -306,10 +314,10 @@ def _report(text: str) -> str | None:
     # With ``raise … from`` the script itself names the earlier error as the cause. Otherwise the later error counts,
     # since the script was handling the earlier one.
     last = len(headers) - 1
-    while last > 0 and _FROM in text[headers[last - 1] : headers[last]]:
+    while last > 0 and _CAUSE_LINK in text[headers[last - 1] : headers[last]]:
         last -= 1
     report = text[headers[last] :]
-    for link in (_FROM, _MEANWHILE):
+    for link in (_CAUSE_LINK, _CONTEXT_LINK):
         report = report.partition(link)[0]
     return report
 
@@ -341,8 +349,8 @@ def _java_cause(text: str) -> Cause | None:
     """The innermost Java exception, or an outer one that says more; None if there is none."""
     if not (chain := _java_chain(text)):
         return None
-    if outside := _outer_cause(chain):
-        return outside
+    if outer_cause := _outer_cause(chain):
+        return outer_cause
     name, message = chain[0]["name"], chain[0]["message"] or ""
     if message.startswith("Traceback "):  # a Python exception that passed through the JVM
         return _error_in(text[chain[0].end() :]) or (name, message)
@@ -350,22 +358,25 @@ def _java_cause(text: str) -> Cause | None:
 
 
 def _outer_cause(chain: Iterable[re.Match[str]]) -> Cause | None:
-    """An exception that says more than the innermost: S3A's names the object, Spark's a crashed Python worker."""
+    """The first exception that says more than the innermost one; None if there is none.
+
+    S3A's exception names the object, and Spark's says that a Python worker crashed.
+    """
     for match in chain:
         message = match["message"] or ""
-        if message.startswith(_CRASHED):
+        if message.startswith(_WORKER_CRASH):
             return match["name"], message
-        # The message is cut, since the expression backtracks, which would take very long.
-        if of_s3a := _OF_S3A.match(message[: 2 * MAX_MESSAGE]):
-            status, code = of_s3a["status"], of_s3a["code"] or of_s3a["code_of_sdk_2"] or ""
+        # The message is cut: on a long one the expression would backtrack for very long.
+        if error := _S3A_ERROR.match(message[: 2 * MAX_MESSAGE]):
+            status, code = error["status"], error["code"] or error["code_of_sdk_2"] or ""
             code = code.removeprefix(status).strip()
-            kind = ""
+            prefix = ""
             if code in _CREDENTIALS:
-                kind = "wrong credentials: "
+                prefix = "wrong credentials: "
             elif status == "403":
-                kind = "permission denied: "
-            answer = f"{status} {code}".strip()
-            return match["name"], f"{kind}{of_s3a['uri'] or of_s3a['key']}: {of_s3a['text'].strip()} ({answer})"
+                prefix = "permission denied: "
+            http_status = f"{status} {code}".strip()
+            return match["name"], f"{prefix}{error['uri'] or error['key']}: {error['text'].strip()} ({http_status})"
     return None
 
 

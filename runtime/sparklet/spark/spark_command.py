@@ -55,7 +55,7 @@ def launcher_command(settings: SparkSettings, arguments: Sequence[str]) -> list[
     """
     home = spark_home(settings)
     java = [java_path(settings), "-Xmx128m", "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-XX:-UsePerfData"]
-    answer = subprocess.run(
+    launcher = subprocess.run(
         [*java, "-cp", f"{home / 'jars'}{os.sep}*", LAUNCHER, SUBMIT, *arguments],
         # Without this Scala version the launcher would look for it in a source tree, and fail. Spark's own scripts,
         # which are not used here, would set it.
@@ -64,11 +64,11 @@ def launcher_command(settings: SparkSettings, arguments: Sequence[str]) -> list[
         text=True,
         check=False,
     )
-    if answer.returncode:
-        lines = answer.stderr.strip().splitlines() or ["Spark's launcher failed without a message"]
+    if launcher.returncode:
+        lines = launcher.stderr.strip().splitlines() or ["Spark's launcher failed without a message"]
         raise SettingsError(lines[-1])
     # The launcher prints other text first, which ends with a null and a line feed; then each argument ends with a null.
-    return answer.stdout.split("\0\n", 1)[-1].split("\0")[:-1]
+    return launcher.stdout.split("\0\n", 1)[-1].split("\0")[:-1]
 
 
 def submit(settings: SparkSettings, scratch: Path, arguments: Sequence[str]) -> list[str]:

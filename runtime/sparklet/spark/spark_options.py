@@ -76,8 +76,8 @@ _JAR = re.compile(r"(?P<artifact>.+)-\d[^-]*(?P<platform>-.*)?\.jar")
 
 def heap_mb(settings: SparkSettings) -> int:
     """The JVM's heap in MB: the function's memory minus ``max(512, 35 %)``, but at least 512; of 3,008 MB, 1,955."""
-    rest = max(MIN_REST_MB, REST_SHARE * settings.memory_mb)
-    return settings.heap_mb or max(MIN_HEAP_MB, int(settings.memory_mb - rest))
+    rest_mb = max(MIN_REST_MB, REST_SHARE * settings.memory_mb)
+    return settings.heap_mb or max(MIN_HEAP_MB, int(settings.memory_mb - rest_mb))
 
 
 def core_count(settings: SparkSettings, cpus: int | None = None) -> int:
@@ -119,13 +119,13 @@ def class_path(settings: SparkSettings) -> list[str]:
 
     A jar of SPARKLET_JARS replaces Spark's own jar of the same artifact.
     """
-    extra = [jar for path in settings.jars for jar in _jars_in(path)]
-    missing = [str(jar) for jar in extra if not jar.is_file()]
-    if missing:
-        raise SettingsError(f"SPARKLET_JARS names {missing[0]}, which is neither a jar nor a folder of jars")
-    replaced = {_artifact(jar) for jar in extra}
-    spark_jars = [jar for jar in _jars_in(spark_home(settings) / "jars") if _artifact(jar) not in replaced]
-    return [str(jar) for jar in [*spark_jars, *extra]]
+    extra_jars = [jar for path in settings.jars for jar in _jars_in(path)]
+    missing_jars = [str(jar) for jar in extra_jars if not jar.is_file()]
+    if missing_jars:
+        raise SettingsError(f"SPARKLET_JARS names {missing_jars[0]}, which is neither a jar nor a folder of jars")
+    replaced_artifacts = {_artifact(jar) for jar in extra_jars}
+    spark_jars = [jar for jar in _jars_in(spark_home(settings) / "jars") if _artifact(jar) not in replaced_artifacts]
+    return [str(jar) for jar in [*spark_jars, *extra_jars]]
 
 
 def _jars_in(path: Path) -> list[Path]:
@@ -160,7 +160,7 @@ def java_command(
     """The command that starts Java with SparkSubmit, to which the caller appends what to run.
 
     ``script_conf`` are the script's own settings. With ``optimizing`` Java gets the optimizing compiler even if
-    ``compiles_plainly``. The scripts of Spark's launcher are not used, since they need ``/dev/fd``.
+    ``compiles_plainly`` is true. The scripts of Spark's launcher are not used, since they need ``/dev/fd``.
     """
     options, cores = [*options, *_java_options(script_conf)], core_count(settings)
     return [
@@ -197,8 +197,8 @@ def compiles_plainly(settings: SparkSettings) -> bool:
     Only with a second whole vCPU can the compiler run in parallel. 3,008 MB buy 1.7 vCPUs, although Spark's task slots
     are rounded to two.
     """
-    chosen = any(option.startswith("-XX:TieredStopAtLevel") for option in settings.java_options)
-    return not chosen and min(core_count(settings), settings.memory_mb / MB_PER_CORE) < 2
+    is_chosen = any(option.startswith("-XX:TieredStopAtLevel") for option in settings.java_options)
+    return not is_chosen and min(core_count(settings), settings.memory_mb / MB_PER_CORE) < 2
 
 
 def _java_options(script_conf: Mapping[str, str]) -> list[str]:
@@ -212,7 +212,7 @@ def _java_options(script_conf: Mapping[str, str]) -> list[str]:
 def _class_data(settings: SparkSettings, options: Iterable[str]) -> list[str]:
     """The options that map the class-data archive, if it exists, to the address for which it was made.
 
-    At another address, Java 17's default, Java would read and change nearly the whole archive (docs/decisions/0011).
+    At another address, as is Java 17's default, Java would read and change nearly the whole archive (decision 0011).
     Java ignores an archive that does not fit; if the file were missing, it would not even use its own archive.
     """
     archive = settings.cds_archive
@@ -220,8 +220,8 @@ def _class_data(settings: SparkSettings, options: Iterable[str]) -> list[str]:
         return []
     if any("StartFlightRecording" in option for option in (*settings.java_options, *options)):
         return []  # Java 17 crashes when it records from its start and loads classes from this archive
-    in_place = ["-XX:+UnlockDiagnosticVMOptions", "-XX:ArchiveRelocationMode=0"]
-    return [f"-XX:SharedArchiveFile={archive}", "-Xshare:auto", *in_place]
+    fixed_address = ["-XX:+UnlockDiagnosticVMOptions", "-XX:ArchiveRelocationMode=0"]
+    return [f"-XX:SharedArchiveFile={archive}", "-Xshare:auto", *fixed_address]
 
 
 def is_local(settings: SparkSettings) -> bool:
@@ -303,8 +303,8 @@ def s3a_conf(settings: SparkSettings, jars: Sequence[str] = ()) -> dict[str, str
     With our Java on the class path S3A makes fewer requests for inputs and for an attempt's own folder
     (docs/decisions/0035-requests-to-s3.md). Without it the committer is Hadoop's, version 1.
     """
-    named = (re.match(r"hadoop-aws-(\d+\.\d+)", Path(jar).name) for jar in jars)
-    hadoop_version = next((match[1] for match in named if match), "3.3")
+    matches = (re.match(r"hadoop-aws-(\d+\.\d+)", Path(jar).name) for jar in jars)
+    hadoop_version = next((match[1] for match in matches if match), "3.3")
     with_own_java = has_own_java(settings, jars)
     return {
         **s3a_options(hadoop_version, settings.temporary_keys, settings.region, settings.s3_endpoint),
@@ -390,7 +390,7 @@ def task_env(call: ScriptCall, settings: SparkSettings) -> dict[str, str]:
 def process_env(settings: SparkSettings, env: Mapping[str, str]) -> dict[str, str]:
     """The worker's environment, changed for Java, Spark and Spark's Python processes."""
     # The worker itself may run in a Spark application, whose JVM and settings are not for the worker's scripts.
-    dropped = {
+    left_out_names = {
         "PYSPARK_GATEWAY_PORT",
         "PYSPARK_GATEWAY_SECRET",
         "PYSPARK_SUBMIT_ARGS",
@@ -398,12 +398,12 @@ def process_env(settings: SparkSettings, env: Mapping[str, str]) -> dict[str, st
         "SPARK_REMOTE",
     }
     if settings.spark_home is None or _is_installed_pyspark(settings.spark_home):
-        dropped.add("SPARK_HOME")  # with it Spark's Python processes would import pyspark from a zip, uncompiled
+        left_out_names.add("SPARK_HOME")  # with it Spark's Python processes would import pyspark from a zip, uncompiled
     return {
         "OMP_NUM_THREADS": str(core_count(settings)),
         **({} if "spark.remote" in settings.conf else {"SPARK_VERSION": _version(spark_home(settings))}),  # for PyDeequ
         **_hudi_env(settings),
-        **{key: value for key, value in env.items() if key not in dropped},
+        **{key: value for key, value in env.items() if key not in left_out_names},
         "PYSPARK_PYTHON": sys.executable,
         "PYSPARK_DRIVER_PYTHON": sys.executable,
         "PYTHONHASHSEED": "0",  # as in bin/spark-submit: driver and workers must have the same hash values
@@ -454,8 +454,8 @@ def base_python_path(settings: SparkSettings) -> list[str]:
     path = path if root in (*path, *site.getsitepackages()) else [*path, root]
     # Ours comes last, so that a real awsglue wins. It is in this variable, since Spark's Python workers get no other
     # setting of ours.
-    glue = importlib.util.find_spec("awsglue")
-    return [*path, AWSGLUE] if glue is None or str(glue.origin).startswith(AWSGLUE) else path
+    glue_spec = importlib.util.find_spec("awsglue")
+    return [*path, AWSGLUE] if glue_spec is None or str(glue_spec.origin).startswith(AWSGLUE) else path
 
 
 def _is_installed_pyspark(home: Path) -> bool:
@@ -495,8 +495,8 @@ def _is_compiled(archive: Path) -> bool:
     """Whether an archive has compiled modules (``.so``)."""
     if not zipfile.is_zipfile(archive):  # the script's import will fail with a message
         return False
-    with zipfile.ZipFile(archive) as packed:
-        return any(re.search(r"\.so(\.[\d.]+)?$", name) for name in packed.namelist())
+    with zipfile.ZipFile(archive) as zip_file:
+        return any(re.search(r"\.so(\.[\d.]+)?$", name) for name in zip_file.namelist())
 
 
 def _unpacked_folder(archive: Path) -> Path:
@@ -505,8 +505,8 @@ def _unpacked_folder(archive: Path) -> Path:
     if not target.exists():
         # A worker that is killed while it unpacks must not leave a folder with the name of a complete one.
         with tempfile.TemporaryDirectory(dir=archive.parent) as folder:
-            with zipfile.ZipFile(archive) as packed:
-                packed.extractall(content := Path(folder) / "content")
+            with zipfile.ZipFile(archive) as zip_file:
+                zip_file.extractall(content := Path(folder) / "content")
             with suppress(OSError):  # another process was faster
                 content.rename(target)
     return target
@@ -573,6 +573,6 @@ def _shuffle_partitions(estimated_bytes: int, share_bytes: int, cores: int) -> i
 
     If some become small, adaptive execution merges them.
     """
-    needed = ceil(EXPANSION * estimated_bytes / share_bytes)
-    least = max(MIN_SHUFFLE_PARTITIONS, cores)
-    return max(least, min(MAX_SHUFFLE_PARTITIONS, cores * ceil(needed / cores)))
+    needed_partitions = ceil(EXPANSION * estimated_bytes / share_bytes)
+    min_partitions = max(MIN_SHUFFLE_PARTITIONS, cores)
+    return max(min_partitions, min(MAX_SHUFFLE_PARTITIONS, cores * ceil(needed_partitions / cores)))

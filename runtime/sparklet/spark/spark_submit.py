@@ -51,21 +51,25 @@ class SubmitRunner(Runner):
         options.warn(output)
         host = HostProcess(self.scratch, process_env(self.spark, os.environ))
         try:
-            task = ScriptOutput(output, call)
-            self._submit(task, options, host)
-            return _result(task, host)
+            script_output = ScriptOutput(output, call)
+            self._submit(script_output, options, host)
+            return _result(script_output, host)
         finally:
             host.close()
 
-    def _submit(self, task: ScriptOutput, options: ScriptOptions, host: HostProcess) -> None:
-        call, env = task.call, task_env(task.call, self.spark)
+    def _submit(self, script_output: ScriptOutput, options: ScriptOptions, host: HostProcess) -> None:
+        call, env = script_output.call, task_env(script_output.call, self.spark)
         if remote := self.spark.conf.get("spark.remote"):  # Spark Connect: there is no JVM
             if token := self.spark.remote_token:
                 remote = f"{remote.rstrip('/')}{'' if ';' in remote else '/'};token={quote(token, safe='')}"
             command, env = [sys.executable], {**env, "SPARK_REMOTE": remote}
         else:
             command = self._java(call, options, env)
-        sinks = [partial(task.add, source, stream) for source in ("jvm", "script") for stream in ("stdout", "stderr")]
+        sinks = [
+            partial(script_output.add, source, stream)
+            for source in ("jvm", "script")
+            for stream in ("stdout", "stderr")
+        ]
         host.request(
             "jvm",
             # In the order of their numbers in the JVM: its own two streams, then STDOUT, STDERR, STATUS of script_main.
@@ -91,10 +95,14 @@ class SubmitRunner(Runner):
         )
 
 
-def _result(task: ScriptOutput, host: HostProcess) -> ScriptResult:
-    """Wait until all processes have ended; return the result of the script, or of a JVM that never started it."""
-    call, deadline, codes = task.call, task.call.deadline, host.codes
-    host.wait_for_script(task, JVM, lambda: codes)
+def _result(script_output: ScriptOutput, host: HostProcess) -> ScriptResult:
+    """Wait for the script, or for a JVM that ended before starting it, and return its result.
+
+    Raises an error if the deadline has passed, the JVM has failed, or the host was killed. A JVM that still runs is
+    ended.
+    """
+    call, deadline, codes = script_output.call, script_output.call.deadline, host.codes
+    host.wait_for_script(script_output, JVM, lambda: bool(codes))  # until a process has reported its exit code
     # The JVM's exit code shows whether the JVM itself failed, so its end is awaited as well, but not for long.
     if SCRIPT in codes:
         host.wait(min(deadline.guard_s, time.time() + SHUTDOWN_LIMIT_S), lambda: JVM in codes)
@@ -103,28 +111,28 @@ def _result(task: ScriptOutput, host: HostProcess) -> ScriptResult:
     jvm_code = codes.get(JVM)  # None if the JVM still runs, and is ended below
     if codes:
         host.end()
-    else:
+    else:  # the deadline has passed before any process ended
         pid = host.pids.get(SCRIPT, 0)
         # spark-submit passes the JVM's port and secret only to its own child.
         port, secret = map(environment(pid).get, ("PYSPARK_GATEWAY_PORT", "PYSPARK_GATEWAY_SECRET"))
         had_grace = host.end_script(pid, deadline, int(port or 0), secret or "")
         if had_grace or codes.get(SCRIPT) in (None, -SIGKILL):  # -SIGKILL: it was killed here, and reported after that
-            raise deadline_exceeded(task)
+            raise deadline_exceeded(script_output)
     if SCRIPT in codes:
-        # Also after the code 0: a JVM that failed may be reported later than its script.
-        if task.out_of_memory or jvm_code not in (None, script_main.jvm_code(codes[SCRIPT])):
-            raise task.jvm_failure(jvm_code or 0)
-        return task.result(codes[SCRIPT])
+        # The JVM is checked even if the script exited with 0: its failure may be reported after the script's end.
+        if script_output.out_of_memory or jvm_code not in (None, script_main.jvm_code(codes[SCRIPT])):
+            raise script_output.jvm_failure(jvm_code or 0)
+        return script_output.result(codes[SCRIPT])
     # The script has not ended by itself: spark-submit refused its options, or the JVM was lost.
     code = jvm_code or 0
-    if SCRIPT in host.pids or code <= 0 or task.out_of_memory:
-        raise task.jvm_failure(code)
-    return task.result(code, started=False)
+    if SCRIPT in host.pids or code <= 0 or script_output.out_of_memory:
+        raise script_output.jvm_failure(code)
+    return script_output.result(code, started=False)
 
 
-def deadline_exceeded(task: ScriptOutput) -> DeadlineExceededError:
+def deadline_exceeded(script_output: ScriptOutput) -> DeadlineExceededError:
     """The error for a script that was ended, with the line that it had reached."""
-    call, line = task.call, line_reached(task.script_stderr(), task.files)
+    call, line = script_output.call, line_reached(script_output.script_stderr(), script_output.files)
     reason = call.deadline.reason
     when = "early" if reason else "at its deadline"
     place = f", at {line}" if line else ""

@@ -128,15 +128,17 @@ class Jvm:
             if not answer.startswith("!y"):
                 raise _NotStartedError(f"the JVM could not be made ready: {answer or 'it does not answer'}")
 
-    def run(self, task: ScriptOutput, env: Mapping[str, str], properties: str, *, keep: bool, restored: bool) -> int:
+    def run(
+        self, script_output: ScriptOutput, env: Mapping[str, str], properties: str, *, keep: bool, restored: bool
+    ) -> int:
         """Fork and run a script until all its processes have ended; return its exit code.
 
         With ``keep`` its SparkContext may be a kept one. For ``restored`` see ``renew``. A JVM's first script prepares
         the JVM with ``properties`` (text of ``encode_properties``); for later scripts the worker has done so.
         """
-        call, host = task.call, self.host
+        call, host = script_output.call, self.host
         self.tasks += 1
-        fds = [host.pipe(partial(task.add, "script", stream)) for stream in ("stdout", "stderr")]
+        fds = [host.pipe(partial(script_output.add, "script", stream)) for stream in ("stdout", "stderr")]
         name = f"script {self.tasks} on {self.name}"
         host.request(
             "script",
@@ -154,24 +156,24 @@ class Jvm:
             restored=restored,
             properties=properties,
         )
-        host.wait_for_script(task, self.name, lambda: name in host.codes or self.name in host.codes)
+        host.wait_for_script(script_output, self.name, lambda: name in host.codes or self.name in host.codes)
         if name in host.codes or self.name in host.codes:
             host.end(spare="jvm tree")
         elif host.alive:
             host.end_script(host.pids.get(name, 0), call.deadline, self.port, self.secret)
-            raise deadline_exceeded(task)
+            raise deadline_exceeded(script_output)
         has_begun, code = host.pids.pop(name, 0), host.codes.pop(name, None)
-        lost: SparkRuntimeError
+        loss: SparkRuntimeError
         if self.name in host.codes:  # the JVM has ended, which is a failure even if the script succeeded
-            lost = task.jvm_failure(host.codes[self.name])
+            loss = script_output.jvm_failure(host.codes[self.name])
         elif code is None:
-            lost = GatewayLostError(f"the process that ran {call.script.name} was killed from outside")
+            loss = GatewayLostError(f"the process that ran {call.script.name} was killed from outside")
         elif has_begun:
             return code
         else:
-            cause = ": ".join(filter(None, root_cause(task.script_stderr())))
-            lost = GatewayLostError(f"the JVM could not be made ready for {call.script.name}: {cause}")
-        raise lost if has_begun else _NotStartedError(str(lost))
+            cause = ": ".join(filter(None, root_cause(script_output.script_stderr())))
+            loss = GatewayLostError(f"the JVM could not be made ready for {call.script.name}: {cause}")
+        raise loss if has_begun else _NotStartedError(str(loss))
 
     def cpu_s(self) -> float:
         """The CPU time that the JVM has used; 0 if the JVM has ended."""
@@ -193,9 +195,9 @@ class Jvm:
             return f"processes {', '.join(map(str, survivors))} do not end"
         if not answer.startswith("!ys"):
             return f"it could not be cleaned: {cause.removeprefix('!ys') or 'it took too long'}"
-        loaded, shared = map(int, counts.groups()) if counts else (0, 0)
-        if shared < MIN_SHARED * loaded:
-            _log.warning(UNUSED, f"{shared} of {loaded}")
+        class_count, shared_count = map(int, counts.groups()) if counts else (0, 0)
+        if shared_count < MIN_SHARED * class_count:
+            _log.warning(UNUSED, f"{shared_count} of {class_count}")
         return answer.removeprefix("!ys")
 
 
@@ -213,7 +215,7 @@ class WarmRunner:
         self._submit = SubmitRunner(spark, scratch)
         self._host: HostProcess | None = None
         self._jvm: Jvm | None = None
-        self._task: ScriptOutput | None = None  # the running task, which gets the JVM's output
+        self._running_output: ScriptOutput | None = None  # of the running task; it also gets the JVM's output
         self.jvm_starts = 0
         self._restored = False  # whether the environment was restored from a snapshot since the last task
         self._optimizing = False  # whether JVMs get the optimizing compiler
@@ -249,7 +251,7 @@ class WarmRunner:
     def _attempt(self, call: ScriptCall, conf: Mapping[str, str], output: Output) -> ScriptResult:
         """Run a script on the warm JVM and clean the JVM, or replace it."""
         jvm = self._ready_jvm(call)
-        self._task = task = ScriptOutput(output, call)
+        self._running_output = script_output = ScriptOutput(output, call)
         try:
             _point(jvm.host.home / "cwd", call.work_dir)
             env, properties = self._task_options(call, conf, jvm)
@@ -257,7 +259,7 @@ class WarmRunner:
             since_s = jvm.cpu_s()
             if jvm.tasks:
                 jvm.prepare(properties, restored=restored)
-            code = jvm.run(task, env, properties, keep=self._keep_context, restored=restored)
+            code = jvm.run(script_output, env, properties, keep=self._keep_context, restored=restored)
             # A JVM's first task takes longer, since it loads everything, and priming is not a user's task: neither
             # shows how long the users' tasks are.
             is_long = jvm.tasks > 1 and not call.is_priming and jvm.cpu_s() - since_s > LONG_S
@@ -267,13 +269,13 @@ class WarmRunner:
             # The end of a JVM under the script may be reported only now.
             jvm_code = jvm.host.codes.get(jvm.name)
             if problem and jvm_code is not None and (code != 0 or jvm_code != 0):
-                raise task.jvm_failure(jvm_code)
-            result = task.result(code, used=jvm.tasks > 1)
+                raise script_output.jvm_failure(jvm_code)
+            result = script_output.result(code, used=jvm.tasks > 1)
         except BaseException:  # nothing of this task is allowed to stay
             self._replace()
             raise
         finally:
-            self._task = None
+            self._running_output = None
         # An earlier script may have broken this JVM; the worker runs this script again in a new one.
         if result.suspect:
             problem = problem or "Spark's own code failed in it"
@@ -323,7 +325,7 @@ class WarmRunner:
     def _boot(self) -> Jvm:
         """Start a JVM, with a new host if there is none."""
         env, jars = process_env(self._spark, os.environ), class_path(self._spark)
-        env.pop(TRACE, None)  # it is that of the invocation that happens to start the JVM
+        env.pop(TRACE, None)  # it would be that of the invocation that happens to start the JVM
         java_path(self._spark)  # raises SettingsError before any process starts
         is_new = self._host is None
         if self._host is None:
@@ -378,8 +380,8 @@ class WarmRunner:
         return {**process_env(self._spark, os.environ), **self._script_env(), **env}, encode_properties(properties)
 
     def _add_jvm_output(self, jvm: Jvm, stream: Stream, line: bytes) -> None:
-        if self._task is not None:
-            self._task.add("jvm", stream, line)
+        if self._running_output is not None:
+            self._running_output.add("jvm", stream, line)
         else:
             jvm.log.add(line)
 
@@ -403,9 +405,9 @@ class WarmRunner:
 
 def _point(link: Path, folder: Path) -> None:
     """Make ``link``, which is Java's current folder and cannot be changed in a running JVM, point to ``folder``."""
-    new = link.with_name("new")
-    new.symlink_to(folder)
-    new.replace(link)
+    new_link = link.with_name("new")
+    new_link.symlink_to(folder)
+    new_link.replace(link)
 
 
 def _aws_environment() -> dict[str, str]:
