@@ -96,7 +96,7 @@ public class AttemptCommit extends SQLHadoopMapReduceCommitProtocol {
         return file;
     }
 
-    /** Record from which input a task's rows are: the one that it has opened; "" after none, several, or a shuffle. */
+    /** Record from which input a task's rows come: the only one that it opened; "" if none, several or a shuffle. */
     private void keepOrigin(TaskContext task, long rows) {
         Set opened = TaskS3A.opened(task);
         boolean isOne = opened.size() == 1 && task.taskMetrics().shuffleReadMetrics().recordsRead() == 0;
@@ -126,7 +126,7 @@ public class AttemptCommit extends SQLHadoopMapReduceCommitProtocol {
                 file.getParentFile().mkdirs();
                 Files.writeString(file.toPath(), name + "\n" + write.query().schema().json() + "\n" + folder);
             }
-        } catch (Exception untold) { // the schema is not compared then, which is no reason for the write to fail
+        } catch (Exception untold) { // then the schema is not compared, which is no reason for the write to fail
             System.err.println("sparklet: the schema of " + folder + " is not known: " + untold);
         }
     }
@@ -138,7 +138,7 @@ public class AttemptCommit extends SQLHadoopMapReduceCommitProtocol {
         return found != null && found.analyzed() instanceof InsertIntoHadoopFsRelationCommand ? found : null;
     }
 
-    /** Write a file without rows for each of the inputs: of tasks without rows, only Spark's first one has a file. */
+    /** Write a file without rows for each of the inputs: Spark writes one only for the first task without rows. */
     private void writeRowless(JobContext context, Set origins, Set inputs) throws Exception {
         QueryExecution execution = execution();
         if (execution == null || inputs.isEmpty()) {

@@ -143,7 +143,7 @@ public class InferredTypes extends scala.runtime.AbstractFunction1 {
             return object.getClass().getMethod(method, new Class[0]).invoke(object, new Object[0]);
         }
 
-        /** ``projects`` and ``filters`` are directly above the plan and refer to columns; null if to all columns. */
+        /** ``projects`` and ``filters`` are directly above the plan, and name the columns it needs; null: all. */
         private void look(LogicalPlan plan, scala.collection.immutable.List projects,
                 scala.collection.immutable.List filters, boolean isText, Map positions) throws Exception {
             if (plan instanceof LogicalRelation && ((LogicalRelation) plan).relation() instanceof HadoopFsRelation) {
@@ -175,7 +175,7 @@ public class InferredTypes extends scala.runtime.AbstractFunction1 {
             }
         }
 
-        /** Collect the columns of which the expressions, or who uses their values, need more than the text. */
+        /** Collect the columns of which the expressions, or whatever uses their values, need more than the text. */
         private static void collectTyped(scala.collection.Seq parts, boolean isText, Set names) {
             for (scala.collection.Iterator each = parts.iterator(); each.hasNext();) {
                 Expression part = (Expression) each.next();
@@ -235,7 +235,7 @@ public class InferredTypes extends scala.runtime.AbstractFunction1 {
         /**
          * Drop text columns without a value. Mark types of which only the text is needed, if it is the file's own text.
          *
-         * Most columns have a value in the first rows. All rows are read for columns without, and for marks.
+         * Most columns have a value in the first rows. All rows are read only if a column has none there, or for marks.
          */
         private void refine(HadoopFsRelation relation, Map columns, Set typed, String reader) {
             Map asked = new LinkedHashMap(); // by path, the query on its values as the file has them

@@ -46,7 +46,7 @@ public class KeptContext implements WarmJvm.Keeper {
     private Map fixed; // the settings that only a new context could change
     private Map added; // the settings that Spark itself adds to the given ones
     private Configuration hadoop; // Hadoop's configuration without a task's settings
-    private Set listeners, endpoints, records, triggers, files; // as they were when the context was made
+    private Set listeners, endpoints, records, triggers, files; // what Spark had when the context was made
     private int flushes;
     private long releasedMs; // by the time of day, since a freeze stops all other clocks
 
@@ -182,7 +182,7 @@ public class KeptContext implements WarmJvm.Keeper {
         return own;
     }
 
-    /** New local properties: threads of pools would else keep those of the task that started them. */
+    /** New local properties: otherwise threads of pools would keep those of the task that started them. */
     private Object freshProperties() throws Exception {
         java.lang.reflect.Constructor made = Class.forName("org.apache.spark.SparkContext$$anon$1")
                 .getDeclaredConstructor(new Class[] {SparkContext.class});
@@ -286,7 +286,7 @@ public class KeptContext implements WarmJvm.Keeper {
             factories.clear();
         }
         for (Thread thread : JvmState.threads()) {
-            if (thread.getName().startsWith("Idle Worker Monitor for ")) { // this thread would wait for ever
+            if (thread.getName().startsWith("Idle Worker Monitor for ")) { // this thread would never end
                 thread.setUncaughtExceptionHandler(new Silence());
                 thread.interrupt();
             }

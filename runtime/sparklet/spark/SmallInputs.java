@@ -17,7 +17,7 @@ import org.apache.hadoop.fs.FSInputStream;
  * Reads a task's small inputs as a whole, each once and several at a time. Spark itself reads one file after the other,
  * and opens each twice: for its header or footer, and for its rows.
  *
- * An input that cannot be read so is read like any other file, which then throws the cause.
+ * An input that cannot be read in this way is read like any other file, which then throws the cause.
  */
 public abstract class SmallInputs {
     public static final long MAX_BYTES = 8388608;

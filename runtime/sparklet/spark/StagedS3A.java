@@ -64,7 +64,7 @@ public class StagedS3A extends FileSystem {
             return input.isFirst() || option("header").equalsIgnoreCase("true") ? 0 : input.headerBytes;
         }
 
-        /** The status; refused if the reader's filter matches only one of the object's own name and the name here. */
+        /** The status. Refused if the reader's filter matches only one of two names: the object's and the path's. */
         FileStatus status(Path path) throws IOException {
             String filter = option("pathGlobFilter");
             String ownName = input.ownName();

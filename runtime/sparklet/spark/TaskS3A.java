@@ -53,7 +53,8 @@ import org.apache.parquet.hadoop.util.HadoopOutputFile;
 import org.apache.spark.TaskContext;
 
 /**
- * S3A that knows size and ETag of a task's inputs from the plan, or requests them once; Spark does so up to eight times.
+ * S3A that knows size and ETag of a task's inputs from the plan, or requests them once. Otherwise Spark would
+ * request them up to eight times.
  *
  * S3A then reads by this ETag, which must be the planned one: if an input was replaced since, there is an error, never a
  * mixture of two objects.
@@ -90,7 +91,7 @@ public class TaskS3A extends S3AFileSystem {
     private static final Pattern OF_PARTITIONS = // folders of new partitions before they replace the old ones
             Pattern.compile("(.*?)/\\.spark-staging-[^/]*(.*)");
     private static final int MAX_ADDRESSES = 20;
-    private static final Pattern OWN_NAME = // names with a UUID of this file alone: AttemptCommit's, Delta's, Iceberg's
+    private static final Pattern OWN_NAME = // names with a UUID for this file alone: AttemptCommit's, Delta's, Iceberg's
             Pattern.compile("(part-\\d{5,}|\\d{5,}-\\d+)-[0-9a-f]{8}-[0-9a-f-]{27}.*");
     private static final Pattern OF_LOG = Pattern.compile("(.*?/)(_delta_log|metadata)(/.*|$)");
     private static final Pattern ICEBERG_COMMIT = // without a catalog Iceberg commits by renaming a draft to this
@@ -173,7 +174,7 @@ public class TaskS3A extends S3AFileSystem {
         return own == null ? matched(super.globStatus(pattern, filter)) : own;
     }
 
-    /** The input whose name Spark takes for a pattern, escaped or not; null if it is really a pattern. */
+    /** The input whose name Spark takes for a pattern, escaped or not; null if the name is of no input. */
     public FileStatus[] own(Path pattern, FileSystem asked) throws IOException {
         String name = pattern.toUri().getPath();
         String[] names = {name, name.replaceAll("\\\\(.)", "$1")};
@@ -190,7 +191,7 @@ public class TaskS3A extends S3AFileSystem {
         return null;
     }
 
-    /** Refuse a name that, taken as a pattern, matches other inputs: it is unknown which of both the script means. */
+    /** Refuse a name that, read as a pattern, also matches other inputs: it is unknown what the script means. */
     private void refuseIfOthersFit(String name) throws IOException {
         GlobPattern pattern;
         try {

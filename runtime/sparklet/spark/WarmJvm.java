@@ -201,7 +201,7 @@ public class WarmJvm {
             plain = new Configuration();
             plain.size();
         }
-        UserGroupInformation.setConfiguration(plain); // else it would read the files again
+        UserGroupInformation.setConfiguration(plain); // otherwise it would read the files again
         if (!user.isEmpty()) {
             UserGroupInformation.setLoginUser(UserGroupInformation.createRemoteUser(user));
         }
