@@ -31,9 +31,9 @@ class SystemClock:
 class ServiceClock(SystemClock):
     """A service's time: the machine's clock, corrected by the time in each response of the service.
 
-    Leases are judged by this clock, so that machines whose clocks differ agree. A response has the service's time in
-    whole seconds, at some moment between request and response: a clock that fits is not changed. Before the first
-    response this clock shows the machine's time.
+    Leases are judged by this clock, so that machines whose clocks differ agree. A response contains the service's
+    time, in whole seconds, at some moment between request and response. A clock that agrees with it is not changed.
+    Before the first response this clock shows the machine's time.
     """
 
     def __init__(self, machine_s: Callable[[], float] = time.time) -> None:
@@ -44,15 +44,15 @@ class ServiceClock(SystemClock):
         """Seconds since the epoch."""
         return self._machine_s() + self._correction_s
 
-    def correct(self, date_s: float, took_s: float) -> None:
-        """Correct the clock by a response with the time ``date_s`` that came just now, ``took_s`` after its request."""
+    def correct(self, date_s: float, round_trip_s: float) -> None:
+        """Correct the clock by the time ``date_s`` in a response that came now, ``round_trip_s`` after its request."""
         min_correction_s = date_s - self._machine_s()
-        # ``date_s`` has lost up to a second, since it is in whole seconds, and the response is up to ``took_s`` old.
-        max_correction_s = min_correction_s + 1 + took_s
+        # ``date_s`` is in whole seconds, so up to a second is cut off; the response is up to ``round_trip_s`` old.
+        max_correction_s = min_correction_s + 1 + round_trip_s
         self._correction_s = min(max(self._correction_s, min_correction_s), max_correction_s)
 
 
 def back_off_s(tries: int, first_s: float, most_s: float) -> float:
-    """How long to wait after this many tries: exponential back-off, of which a random half or more is waited."""
+    """How long to wait after this many tries: exponential back-off up to ``most_s``, randomly reduced by up to half."""
     max_s = min(most_s, first_s * 2 ** min(tries - 1, 10))
     return random.uniform(max_s / 2, max_s)

@@ -46,7 +46,7 @@ from sparklet.model import (
 RUNS_PARTITION = "runs"
 SHARD_PREFIX, PART_PREFIX = "shard#", "part#"
 FORMAT = 1
-TO_SPLIT, FOR_ENGINE = "!", "#"  # sort before all times in the index
+TO_SPLIT, FOR_ENGINE = "!", "#"  # marks in the index, which sort before all times
 MAX_TIME_S = 9_999_999_999.0  # the largest time that ``sortable`` can write
 RUN_ATTRIBUTES = (
     *("shard_count", "split_count", "object_count", "size_bytes", "skipped", "schema"),
@@ -87,7 +87,7 @@ UNKNOWN: Any = _Unknown()
 
 
 def presumed_shard(run_id: str, number: int, **presumed_fields: Any) -> ShardRecord:
-    """A shard of which only these fields are known. They become conditions of the swap: the item need not be read."""
+    """A stand-in for a shard that was not read, with only these fields; its update is conditional on their values."""
     return ShardRecord(run_id, number, **{**dict.fromkeys((*SHARD, "revision"), UNKNOWN), **presumed_fields})
 
 
@@ -137,7 +137,7 @@ def run_id_of(pointer: Key) -> str:
 
 
 def unfinalized_value(run: Run) -> str:
-    """The place of a run's pointer in the index, newest last; a finalized run's pointer is not in the index."""
+    """The sort key of a run's pointer in the index, newest last; a finalized run's pointer is not in the index."""
     return f"RUN#{sortable(run.created_s)}"
 
 
@@ -148,12 +148,12 @@ def sortable(time_s: float) -> str:
 
 
 def open_value(state: ShardState, since_s: float, mark: str = "") -> str:
-    """The place of a shard in the index; shards with the ``mark`` TO_SPLIT or FOR_ENGINE come before those without."""
+    """A shard's sort key in the index; shards with the ``mark`` TO_SPLIT or FOR_ENGINE come before those without."""
     return f"{state}#{mark}{sortable(since_s)}"
 
 
-def _index_place(record: ShardRecord) -> str | None:
-    """The place of a shard in the index; None if it needs no more work, and so is not in the index."""
+def _index_sort_key(record: ShardRecord) -> str | None:
+    """The sort key of a shard in the index; None if the shard needs no more work, and so is not in the index."""
     if record.state in (ShardState.SUCCEEDED, ShardState.SPLIT):
         return None
     if record.state is ShardState.RUNNING:
@@ -196,7 +196,7 @@ def _refuse_newer(item: Item) -> None:
 def shard_item(record: ShardRecord) -> Item:
     """The item of a shard that is entered."""
     key, attributes = shard_key(record.run_id, record.number), _attributes(record, SHARD)
-    return _item_of(key, **attributes, open=_index_place(record), fmt=FORMAT)
+    return _item_of(key, **attributes, open=_index_sort_key(record), fmt=FORMAT)
 
 
 def shard_record(item: Item | None, run_id: str = "", number: int = 0) -> ShardRecord:
@@ -209,24 +209,26 @@ def shard_record(item: Item | None, run_id: str = "", number: int = 0) -> ShardR
     return ShardRecord(run_id, number, **values, revision=item.get("revision", 0))
 
 
-def shard_change(before: ShardRecord, after: ShardRecord, *presumed: str) -> Update:
-    """The swap of a shard that was read, or of one of which only the ``presumed`` fields are known.
+def shard_change(before: ShardRecord, after: ShardRecord, *presumed_fields: str) -> Update:
+    """The conditional update that turns the item of ``before`` into ``after``.
 
-    Only fields that the transition has changed are written. A renewal does not write the place in the index, either.
+    The condition is the revision of the shard as it was read; if it was not read, the values of its
+    ``presumed_fields``. Only changed fields are written; the index's sort key only if the state, its time or the engine
+    changes, which a lease renewal does not do.
     """
     sets = {
         name: _attribute(getattr(after, name), default)
         for name, default in SHARD.items()
         if _differ(getattr(before, name), getattr(after, name))
     }
-    # A renewal sets none of these: a new place in the index would cost two more writes, a delete and a put.
+    # A renewal sets none of these: a new sort key in the index would cost two more writes, a delete and a put.
     if sets.keys() & {"state", "changed_s", "engine"}:
-        sets["open"] = _index_place(after)
+        sets["open"] = _index_sort_key(after)
     expected_values: dict[str, Any] = {"revision": before.revision} if before.revision is not UNKNOWN else {}
     # A default is never stored, so it becomes the condition that the attribute is not there.
-    expected_values |= {name: _attribute(getattr(before, name), SHARD[name]) for name in presumed}
+    expected_values |= {name: _attribute(getattr(before, name), SHARD[name]) for name in presumed_fields}
     # If the item was not read, its format is not known: this condition refuses an item of a newer Sparklet.
-    if presumed:
+    if presumed_fields:
         expected_values["fmt"] = FORMAT
     return Update(shard_key(before.run_id, before.number), expected_values, sets)
 
@@ -254,7 +256,7 @@ def _run_attributes(run: Run) -> dict[str, Any]:
 
 
 def run_change(before: Run, after: Run) -> Update:
-    """The swap of a run that was read."""
+    """The update of a run's item, on the condition that its revision is as it was read."""
     old, new = _run_attributes(before), _run_attributes(after)
     sets = {name: value for name, value in new.items() if value != old[name]}
     return Update(run_key(before.run_id), {"revision": before.revision}, sets)
@@ -312,7 +314,10 @@ def part_value(item: Item) -> PartRecord:
 
 
 def task_change(before: TaskRecord, after: TaskRecord) -> Update:
-    """The swap of a task that was read, or was never recorded."""
+    """The update of a task's item, on the condition that its revision is as it was read, or that there is no item yet.
+
+    If nothing has changed, the update has nothing to write.
+    """
     expected_values: dict[str, Any] = {"revision": before.revision} if before.revision else {"pk": None}
     if after is before:
         return Update(task_key(before.task_id), expected_values)

@@ -68,7 +68,7 @@ def bounded_failure(failure: Failure) -> Failure:
 def stored_result(record: Record, result: ShardResult) -> dict[str, Any]:
     """The fields of a record that hold its result. A shard has as many of the first outputs as fit into its item.
 
-    A task has more outputs, and its answer, but loses the cause of an earlier attempt's failure.
+    A task has more outputs, and its answer if that fits; the cause of an earlier attempt's failure is removed.
     """
     fields: dict[str, Any] = {"rows": result.rows, "output_bytes": result.output_bytes}
     if isinstance(record, TaskRecord):
@@ -112,24 +112,26 @@ def splits(record: ShardRecord, failure: Failure, min_inputs: int = 2) -> bool:
     else:
         may_be_by_input = failure.by_input and bool(failure.files or failure.error_class not in NEVER_BY_INPUT)
         isolates = record.isolate > 0 and may_be_by_input
-    # A winner's rows are staged and need only be published. If the shard is done again, its pieces would publish beside
-    # its earlier output. If the script commits directly, halves would repeat what was committed under the shard's id.
+    # Three kinds of shards are never split: those with a winner, whose staged rows need only be published; those that
+    # are done again, whose pieces would publish beside the earlier output; and those whose script may have committed
+    # directly, under the shard's id, which the pieces would repeat.
     return isolates and record.object_count >= min_inputs and not (record.winner or record.redone or failure.direct)
 
 
 def is_conclusive(record: ShardRecord, failure: Failure) -> bool:
     """Whether a shard is to be split without further attempts.
 
-    That is so for lack of memory or time, and if it was split off itself and fails with the same class again.
+    That is so if it lacks memory or time, or if it was itself split off a shard and fails with the same class again.
     """
     is_same_again = record.part.startswith(OF_SPLIT) and bounded_failure(failure).error_class == record.error_class
     return splits(record, failure, 1 if is_same_again else 2) and (is_same_again or outgrown(failure))
 
 
 def refusal(record: Record, attempt_id: str, now_s: float, is_for_another: bool = False) -> ClaimStatus | None:
-    """The answer to a claim that changes nothing; None if the claim can be granted, or no attempt is left.
+    """The answer to a claim that leaves the record as it is; None if the claim changes the record.
 
-    ``is_for_another`` means that the record waits for another engine, or for a check.
+    It changes the record if it can be granted, or if no attempt is left. ``is_for_another`` means that the record waits
+    for another engine, or for a check.
 
     LedgerError if an attempt that has ended claims again.
     """
@@ -143,12 +145,17 @@ def refusal(record: Record, attempt_id: str, now_s: float, is_for_another: bool 
     return ClaimStatus.HELD if is_for_another or is_held(record, now_s) else None
 
 
-def last_failure(record: Record, never: str = "its message became a dead-letter message before any attempt") -> Failure:
-    """The failure that ends a shard or task without a further attempt; ``never`` is its text if no attempt began."""
+def last_failure(
+    record: Record, never_started: str = "its message became a dead-letter message before any attempt"
+) -> Failure:
+    """The failure that ends a shard or task without a further attempt.
+
+    It is the lost attempt's, or the last one that is recorded; ``never_started`` is its text if no attempt began.
+    """
     if record.state is ShardState.RUNNING:
         return expired_failure(record)
     if record.attempts == 0:
-        return Failure("NeverStarted", never, retryable=False)
+        return Failure("NeverStarted", never_started, retryable=False)
     why = record.error_message or "its message became a dead-letter message"
     return Failure(record.error_class or "DeadLetter", why, retryable=False)
 
@@ -175,17 +182,17 @@ def last_cause(record: ShardRecord) -> str:
 
 
 def _lost_text(record: Record) -> str:
-    since = datetime.fromtimestamp(record.lease_end_s, UTC)
+    lease_end = datetime.fromtimestamp(record.lease_end_s, UTC)
     why = "killed, out of memory or cut off"
-    return f"attempt {record.attempt_id} was lost, its lease ended at {since:%H:%M:%S} UTC: {why}"
+    return f"attempt {record.attempt_id} was lost, its lease ended at {lease_end:%H:%M:%S} UTC: {why}"
 
 
 def not_owned(record: Record, attempt_id: str) -> LeaseLostError:
     """The error of an attempt that changes a shard or a task that it does not own."""
     owner = f"{record.state} by attempt {record.attempt_id or '(none)'}"
     winner = getattr(record, "winner", "")
-    won = f", and attempt {winner} has won" if winner not in ("", attempt_id) else ""
-    return LeaseLostError(f"attempt {attempt_id} does not own {name_of(record)}: it is {owner}{won}")
+    winner_text = f", and attempt {winner} has won" if winner not in ("", attempt_id) else ""
+    return LeaseLostError(f"attempt {attempt_id} does not own {name_of(record)}: it is {owner}{winner_text}")
 
 
 def name_of(record: Record) -> str:

@@ -38,7 +38,7 @@ class Runs(Swaps[Run]):
         return self.get(run.run_id)
 
     def followers(self, run: Run) -> dict[RunKind, Run]:
-        """The runs that follow a run as it was read, by kind, in the order of their phases."""
+        """The runs that follow ``run`` as it was read, by kind (check, commit, …), in the order of their phases."""
         existing_items = self._store.get_many(items.run_key(run_id) for run_id in run.follower_ids.values())
         followers = {follower.kind: follower for follower in map(items.run_value, existing_items)}
         return {kind: followers[kind] for kind in run.follower_ids if kind in followers}
@@ -76,8 +76,8 @@ class Runs(Swaps[Run]):
         """
         # The condition on the run is in one transaction with the part: a slow planner that sealed a part after the plan
         # was sealed, or after a cancel, would add shards that are in no count.
-        planning = Update(items.run_key(run_id), {"state": RunState.PLANNING, "cancelled_s": None})
-        written = self._store.write(New(items.part_item(run_id, part)), planning)
+        open_plan = Update(items.run_key(run_id), {"state": RunState.PLANNING, "cancelled_s": None})
+        written = self._store.write(New(items.part_item(run_id, part)), open_plan)
         if written.applied:
             return
         if written.item is not None:
@@ -98,11 +98,11 @@ class Runs(Swaps[Run]):
     def partitions(self, run: Run) -> Sequence[str]:
         """The partitions in which a run's shards can be, as far as the run is planned."""
         # By the numbers in use, not the number of shards: a shard that was split no longer counts, but its item stays.
-        planned = run.numbers
+        number_count = run.numbers
         if not run.sealed:
             last = self._last_part(run.run_id)
-            planned = last.next_shard if last else 0
-        return [items.bucket_partition(run.run_id, bucket) for bucket in range(ledger_bucket_count(planned))]
+            number_count = last.next_shard if last else 0
+        return [items.bucket_partition(run.run_id, bucket) for bucket in range(ledger_bucket_count(number_count))]
 
     def mark_dispatched(self, run_id: str, index: int) -> None:
         """Note that all shards of a part are in the ledger and their messages sent."""
@@ -156,16 +156,18 @@ class Runs(Swaps[Run]):
 
         return self._change(start, self.get(run_id))
 
-    def finish(self, run_id: str, generation: int, state: RunState, counted: int | None = None) -> Run:
+    def finish(self, run_id: str, generation: int, state: RunState, counted_shards: int | None = None) -> Run:
         """Record how a run ended; return the run as it is then.
 
-        Nothing happens if it has ended, if a later generation is open, if ``state`` is CANCELLED and the run was not
-        cancelled or the reverse, or if its plan is sealed with another number of shards than was ``counted``.
+        Nothing happens if the run has ended or a later generation is open; if ``state`` is CANCELLED and the run was
+        not cancelled, or the reverse; or if the run now has another number of shards than ``counted_shards``.
         """
         if not state.ended:
             raise ValueError(f"a run does not end as {state}")
         now_s = self._clock.now_s()
-        return self._change(lambda run: (transitions.finish(run, generation, state, now_s, counted),), self.get(run_id))
+        return self._change(
+            lambda run: (transitions.finish(run, generation, state, now_s, counted_shards),), self.get(run_id)
+        )
 
     def mark_notified(self, run_id: str, generation: int) -> None:
         """Note that the notice of a generation's end was sent, unless the run is open or at a later generation."""
@@ -185,10 +187,10 @@ class Runs(Swaps[Run]):
         """
         if not run.state.ended:
             return False
-        unmark = Update(items.pointer_key(run), {"open": items.unfinalized_value(run)}, {"open": None})
+        index_removal = Update(items.pointer_key(run), {"open": items.unfinalized_value(run)}, {"open": None})
         # If a redrive has opened the run since it was read, it must stay in the index.
-        is_unchanged = Update(items.run_key(run.run_id), {"state": run.state, "generation": run.generation})
-        written = self._store.write(unmark, is_unchanged)
+        unchanged_run = Update(items.run_key(run.run_id), {"state": run.state, "generation": run.generation})
+        written = self._store.write(index_removal, unchanged_run)
         # True also if another check was faster, or the run was deleted.
         return written.applied or written.item is None or "open" not in written.item
 
@@ -201,8 +203,8 @@ class Runs(Swaps[Run]):
     def delete(self, run_id: str) -> int:
         """Delete a retired run's shards, its parts, and last the run; return the number of items.
 
-        After a crash another call deletes the rest. ``create`` refuses the id for ever. LedgerError if the run is not
-        retired.
+        After a crash another call deletes the rest. ``create`` never accepts the id again. LedgerError if the run is
+        not retired.
         """
         run, key = self.get(run_id), items.run_key(run_id)
         if run.retired_s is None:

@@ -1,7 +1,8 @@
-"""Shards: ``Shards`` enters, reads and counts them; ``Attempts`` changes the state of one, by transitions and swaps.
+"""Shards: ``Shards`` enters, reads and counts them; ``Attempts`` changes the state of one by a transition.
 
-A first claim, and an attempt's changes of its own shard, read nothing: the transition is applied to a *presumed* shard,
-of which only the fields that the transition uses are known. The swap has exactly these fields as its conditions.
+The result is written by a conditional update (``store.Swaps``). A first claim, and an attempt's changes of its own
+shard, read nothing: the transition is applied to a *presumed* shard, in which only the fields that the transition uses
+have values. The update is conditional on exactly these values.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -93,11 +94,11 @@ class Shards:
         return (record for record in self._marked_pending(run_id, TO_SPLIT) if record.split)
 
     def _marked_pending(self, run_id: str, mark: str) -> Iterator[ShardRecord]:
-        places = (open_value(ShardState.PENDING, since_s, mark) for since_s in (0.0, MAX_TIME_S))
-        return (record for record in self._between(run_id, *places) if record.state is ShardState.PENDING)
+        sort_keys = (open_value(ShardState.PENDING, since_s, mark) for since_s in (0.0, MAX_TIME_S))
+        return (record for record in self._between(run_id, *sort_keys) if record.state is ShardState.PENDING)
 
     def _between(self, run_id: str, first: str, last: str) -> Iterator[ShardRecord]:
-        """Shards between two places of the index, read from the base table by pages, each partition's oldest first."""
+        """Shards between two sort keys of the index, read by pages from the base table, a partition's oldest first."""
         for partition in self._partitions(run_id):
             for keys in self._store.keys(partition, (first, last), index=True):
                 yield from map(items.shard_record, list(self._store.get_many(keys)))
@@ -143,7 +144,7 @@ class Attempts(Swaps[ShardRecord]):
         return self._decide_claim(decide, *self._presumed_for_claim(ref, engine))
 
     def _presumed_for_claim(self, ref: ShardRef, engine: str) -> tuple[ShardRecord, *tuple[str, ...]]:
-        """The shard as a claim presumes it, and the names of the fields that are presumed.
+        """The shard as a claim presumes it, and the names of those presumed fields that are conditions of the update.
 
         For a function's first claim, by far the most frequent, it is the planned shard: at its first revision a shard
         was never claimed. Shards that are redriven, or for engines, are read: their revisions are not known.
@@ -180,7 +181,7 @@ class Attempts(Swaps[ShardRecord]):
     def release(
         self, run_id: str, number: int, attempt_id: str, failure: Failure, engine: str = "", split: str = ""
     ) -> None:
-        """RUNNING → PENDING, with the cause. ``engine`` is the shard's; ``split`` is how a check is to split it."""
+        """RUNNING → PENDING, with the cause. ``engine`` is the shard's engine; ``split`` is how a check splits it."""
         # The shard is read only to count a conflict; the write then depends on the count that was read.
         presumed_fields = {"conflicts": self._read(run_id, number).conflicts} if is_conflict(failure) else {}
         self._change_own(
@@ -204,12 +205,12 @@ class Attempts(Swaps[ShardRecord]):
         # The revision is no condition: the end of a script and a renewal, by two threads of one attempt, would refuse
         # each other (docs/decisions/0079).
         presumed_fields = {"state": ShardState.RUNNING, "attempt_id": attempt_id, **presumed_fields}
-        mine = items.presumed_shard(run_id, number, **presumed_fields)
+        own_shard = items.presumed_shard(run_id, number, **presumed_fields)
 
         def change(record: ShardRecord) -> tuple[ShardRecord]:
             return (transition(record, attempt_id, self._clock.now_s(), *arguments),)
 
-        self._change(change, mine, *presumed_fields)
+        self._change(change, own_shard, *presumed_fields)
 
     # --- transitions that others than the attempt request, of a record that they have read ---
 
@@ -254,8 +255,8 @@ class Attempts(Swaps[ShardRecord]):
         record = self._record_of(written.item, before)
         return record if written.applied else None
 
-    def split(self, record: ShardRecord, run: Run, part: PartRecord, into: Sequence[ShardRecord]) -> bool:
-        """A PENDING shard → SPLIT, with the shards ``into`` of the plan's next ``part`` in its place, in a transaction.
+    def split(self, record: ShardRecord, run: Run, part: PartRecord, pieces: Sequence[ShardRecord]) -> bool:
+        """A PENDING shard → SPLIT, with the ``pieces`` from the plan's next ``part`` in its place, in one transaction.
 
         False if the shard, the plan, or the ``run``'s number of shards has changed since it was read.
         """
@@ -263,23 +264,23 @@ class Attempts(Swaps[ShardRecord]):
             # Two checks that split at once name the same next part, so one of them is refused.
             New(items.part_item(run.run_id, part)),
             items.shard_change(record, transitions.split(record)),
-            _add_counts(run, len(into) - 1, 1),
-            *(New(items.shard_item(shard)) for shard in into),
+            _add_counts(run, len(pieces) - 1, 1),
+            *(New(items.shard_item(shard)) for shard in pieces),
         ).applied
 
-    def join(self, record: ShardRecord, run: Run, parts: Sequence[ShardRecord], failure: Failure) -> bool:
-        """A SPLIT shard → FAILED, and the ``parts`` in its place → SPLIT, in a transaction; False as for ``split``."""
+    def join(self, record: ShardRecord, run: Run, pieces: Sequence[ShardRecord], failure: Failure) -> bool:
+        """A SPLIT shard → FAILED, and the ``pieces`` in its place → SPLIT, in a transaction; False as for ``split``."""
         return self._store.write(
             items.shard_change(record, transitions.join(record, failure)),
-            _add_counts(run, 1 - len(parts), len(parts) - 1),
-            *(items.shard_change(shard, transitions.split(shard)) for shard in parts),
+            _add_counts(run, 1 - len(pieces), len(pieces) - 1),
+            *(items.shard_change(shard, transitions.split(shard)) for shard in pieces),
         ).applied
 
     def _read(self, run_id: str, number: int) -> ShardRecord:
         return items.shard_record(self._store.get(items.shard_key(run_id, number)), run_id, number)
 
 
-def _add_counts(run: Run, shards: int, split: int) -> Update:
+def _add_counts(run: Run, shards: int, split_shards: int) -> Update:
     """The update that adds to an open run's numbers of shards, and of shards that were split and no longer count."""
     assert run.shard_count is not None
     # By the condition on the state, no shards are added to a run that has ended since: no check would find them. By the
@@ -289,5 +290,5 @@ def _add_counts(run: Run, shards: int, split: int) -> Update:
         "shard_count": run.shard_count,
         "split_count": run.split_count or None,
     }
-    counts = {"shard_count": run.shard_count + shards, "split_count": run.split_count + split}
+    counts = {"shard_count": run.shard_count + shards, "split_count": run.split_count + split_shards}
     return Update(items.run_key(run.run_id), expected_values, counts)

@@ -1,4 +1,6 @@
-"""The table that the ledger needs: items by key, conditional writes of which all or none are made, and swaps.
+"""The table that the ledger needs: items by key, and conditional writes of which all or none are made.
+
+``Swaps`` changes records by compare-and-swap.
 
 ``MemoryStore`` is a table in memory: for tests, and for a ledger that was read from a file.
 
@@ -23,7 +25,7 @@ Key = tuple[str, str]
 Item = Mapping[str, Any]
 ABSENT: Item = {"pk": None}
 """The condition that there is no such item."""
-TRIES = 10  # of a swap, if another writer is faster each time
+TRIES = 10  # of one change, if another writer is faster each time
 T = TypeVar("T")
 
 
@@ -124,11 +126,11 @@ def holds(expected_values: Item, item: Item | None) -> bool:
 
 
 class Swaps(Generic[T]):
-    """Applies transitions to records of one kind, and writes the results unless another change came first.
+    """Changes records of one kind by compare-and-swap: a transition is written unless another writer came first.
 
-    ``update_of`` makes the conditional write: it depends on the revision of the record that was read, or, without a
-    read, on the fields that are presumed. A refused write returns the item, and ``record_of`` makes of it the record
-    for the next try.
+    ``update_of`` makes the conditional update: its condition is the revision of the record that was read, or, without a
+    read, the presumed fields. If the write is refused, it returns the item as it is now: ``record_of`` turns that into
+    the record for the next try.
     """
 
     def __init__(
@@ -136,32 +138,32 @@ class Swaps(Generic[T]):
     ) -> None:
         self._store, self._clock, self._update_of, self._record_of = store, clock, update_of, record_of
 
-    def _change(self, transition: Callable[[T], tuple[T, *tuple[Change, ...]]], record: T, *presumed: str) -> T:
+    def _change(self, transition: Callable[[T], tuple[T, *tuple[Change, ...]]], record: T, *presumed_fields: str) -> T:
         """Write what ``transition`` makes of the record, if it differs; return the record as it is then.
 
-        ``transition`` returns the new record, and perhaps other changes for the same transaction. ``presumed`` are the
-        names of the fields that the record has without having been read.
+        ``transition`` returns the new record, and perhaps other changes for the same transaction. If the record was not
+        read, ``presumed_fields`` are the names of the fields on whose values the write is conditional.
         """
         for _ in range(TRIES):
             after, *other_changes = transition(record)
-            update = self._update_of(record, after, *presumed)
+            update = self._update_of(record, after, *presumed_fields)
             # Nothing to write: the change was made before, or the claim is refused.
             if not update.sets:
                 return record
             written = self._store.write(update, *other_changes)
-            # A transaction does not return the item.
+            # A transaction that was made does not return the item.
             if written.applied and other_changes:
                 return after
-            # A refusal does, so nothing is read again. From now on the item's revision is the condition, and nothing is
-            # presumed.
-            record, presumed = self._record_of(written.item, record), ()
+            # A refused write returns it, so nothing is read again. From now on its revision is the condition, and no
+            # field is presumed.
+            record, presumed_fields = self._record_of(written.item, record), ()
             if written.applied:
                 return record
         raise LedgerError(
             f"the item {' '.join(update.key)} was changed by another writer during each of {TRIES} tries; try again"
         )
 
-    def _decide_claim(self, decide: Callable[[T], Claim[T]], record: T, *presumed: str) -> Claim[T]:
+    def _decide_claim(self, decide: Callable[[T], Claim[T]], record: T, *presumed_fields: str) -> Claim[T]:
         """Write the record as ``decide`` answers a claim to it; return the answer, with the record as it is then."""
         answers: list[Claim[T]] = []
 
@@ -170,7 +172,7 @@ class Swaps(Generic[T]):
             return (answers[-1].record,)
 
         # A refused try gave an answer that was never written: only the last one holds.
-        record = self._change(transition, record, *presumed)
+        record = self._change(transition, record, *presumed_fields)
         return Claim(answers[-1].status, record)
 
 

@@ -58,5 +58,5 @@ class Tasks(Swaps[TaskRecord]):
         return self._decide_claim(decide, task)
 
 
-def _task_record(item: Item | None, presumed: TaskRecord) -> TaskRecord:
-    return items.task_record(item) if item else TaskRecord(presumed.task_id, accepted_s=presumed.accepted_s)
+def _task_record(item: Item | None, first_record: TaskRecord) -> TaskRecord:
+    return items.task_record(item) if item else TaskRecord(first_record.task_id, accepted_s=first_record.accepted_s)

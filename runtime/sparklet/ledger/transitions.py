@@ -16,7 +16,7 @@ A task of the API or a call of ``functions``: ``claim_task``, then the same ``su
 
 - **An attempt owns a shard by its id**, never by the clock: until another attempt has claimed the shard, also a late
   change by the attempt counts.
-- **A lease is over by the ledger's clock.** A claim takes over a lease ``LEASE_GRACE_S`` later only. A check needs no
+- **A lease is over by the ledger's clock.** A claim takes over a lease only ``LEASE_GRACE_S`` later. A check needs no
   such margin: it decides by the record that it has read, and its change is refused if the record has changed since.
 - **Nothing happens twice**: if an attempt repeats a change, because an answer was lost, nothing changes.
 
@@ -97,9 +97,9 @@ def claim_task(
 
 
 def _with_claim(record: R, attempt_id: str, now_s: float, lease_s: float, log_stream: str) -> R:
-    taken = replace(record, attempts=record.attempts + 1, attempt_id=attempt_id, state=RUNNING, started_s=now_s)
-    taken = replace(taken, lease_end_s=now_s + lease_s, changed_s=now_s)
-    return replace(taken, log_stream=rules.cut(log_stream, rules.LOG_STREAM_BYTES))
+    claimed = replace(record, attempts=record.attempts + 1, attempt_id=attempt_id, state=RUNNING, started_s=now_s)
+    claimed = replace(claimed, lease_end_s=now_s + lease_s, changed_s=now_s)
+    return replace(claimed, log_stream=rules.cut(log_stream, rules.LOG_STREAM_BYTES))
 
 
 def renew(
@@ -163,7 +163,7 @@ def _is_repeated(record: Record, attempt_id: str, target_state: ShardState) -> b
 
 
 def expire(record: ShardRecord, now_s: float, max_attempts: int, escalate_to: str) -> ShardRecord | None:
-    """RUNNING → PENDING if the lease is over; without an attempt left see ``_after_last_attempt``."""
+    """RUNNING → PENDING if the lease is over; if no attempt is left, see ``_after_last_attempt``."""
     if record.state is not RUNNING or record.lease_end_s > now_s:
         return None
     failure = rules.expired_failure(record)
@@ -238,7 +238,7 @@ def _with_failure(record: R, state: ShardState, failure: Failure, now_s: float, 
 
 
 def _with_time_added(record: ShardRecord) -> ShardRecord:
-    """The record with its last attempt's time added to ``worked_s``, for a change that overwrites the times of it."""
+    """The record with its last attempt's time added to ``worked_s``, for a change that overwrites its times."""
     if not record.started_s:
         return record
     # It is not known when a lost attempt ended, only when its lease did.
@@ -261,11 +261,11 @@ def seal(
     if run.shard_count == shards:
         return run
     # Another planner may have sealed more parts than this one knows of: the parts decide.
-    planned = last.next_shard if last else shards
-    if run.state is not RunState.PLANNING or planned != shards:
+    planned_shards = last.next_shard if last else shards
+    if run.state is not RunState.PLANNING or planned_shards != shards:
         raise CheckpointConflictError(
             f"the plan of run {run.run_id} cannot be sealed with {shards} shards: "
-            f"it is {run.state}, sealed with {run.shard_count}, and its parts hold {planned}"
+            f"it is {run.state}, sealed with {run.shard_count}, and its parts hold {planned_shards}"
         )
     sealed = replace(run, state=RunState.RUNNING, shard_count=shards, skipped=dict(skipped))
     return replace(sealed, object_count=objects, size_bytes=size_bytes)
@@ -301,15 +301,15 @@ def follow(run: Run, follower: Run, generation: int) -> Run:
     return replace(run, followers={**run.followers, follower.kind: follower.number})
 
 
-def finish(run: Run, generation: int, state: RunState, now_s: float, counted: int | None) -> Run:
+def finish(run: Run, generation: int, state: RunState, now_s: float, counted_shards: int | None) -> Run:
     """End a run as ``state``, once in a generation; CANCELLED only, and always, if it was cancelled.
 
-    It stays open if shards were added since they were ``counted``.
+    It stays open if it now has another number of shards than ``counted_shards``.
     """
-    fits_cancel = (run.cancelled_s is not None) is (state is RunState.CANCELLED)
+    agrees_with_cancel = (run.cancelled_s is not None) is (state is RunState.CANCELLED)
     # A split may have added shards since they were counted.
-    has_all_counted = counted is None or run.shard_count in (None, counted)
-    if run.generation != generation or run.state.ended or not (fits_cancel and has_all_counted):
+    is_count_current = counted_shards is None or run.shard_count in (None, counted_shards)
+    if run.generation != generation or run.state.ended or not (agrees_with_cancel and is_count_current):
         return run
     return replace(run, state=state, ended_s=now_s)
 
