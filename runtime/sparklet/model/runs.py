@@ -14,7 +14,7 @@ from sparklet.model.shards import ANSWERS, EVENTS, RUN_ID, SCHEMAS, WRITES
 _SHARD = rf"(?P<identity>(?P<run_id>{RUN_ID.pattern})_(?P<created_ms>[0-9a-f]+))_(?P<shard>\d{{6,}})"
 PUBLISHED = re.compile(f"shard={_SHARD}")
 """The name of a folder that a run has published; no other folder has such a name. See ``Run.shard_output``."""
-NAMES = ".sparklet/"
+NAMES = ".sparklet/"  # the folder of the lists of such files, below the output
 OWNER = re.compile(rf"{_SHARD}-.+")
 """The owner that is stored with an output file named after its input: the shard, and the attempt that won."""
 NAMES_FILE = re.compile(rf"\.sparklet/{OWNER.pattern}\.json")
@@ -71,7 +71,7 @@ FOLLOWER_ID = re.compile(rf"-({'|'.join(kind for kind in RunKind if kind is not 
 
 
 def follower_id(parent_id: str, kind: RunKind, number: int = 0) -> str:
-    """The id of the run that does a phase of its parent: the same for whoever enters this run.
+    """The id of the run that does a phase of its parent: every process that enters this run gets the same id.
 
     If the id would be too long, the parent's id in it is cut, and ends with a digest.
     """
@@ -109,14 +109,16 @@ class ScriptRef:
 
 
 BY_WORKERS = re.compile(rf"s3://[^/]+/runs/.*/({ANSWERS}|{WRITES}|{EVENTS}|{SCHEMAS})")
-"""Files below ``runs/`` that workers are allowed to write, and so a script: it could put another script there."""
+"""Files below ``runs/`` that workers, and so the scripts in them, can write: a script could put another one there."""
 
 
 def check_script(uri: str, prefixes: tuple[str, ...]) -> None:
-    """ScriptNotAllowedError if an event is not allowed to choose this script: it is under none of the ``prefixes``."""
-    if BY_WORKERS.match(uri):
-        raise ScriptNotAllowedError(f"{uri} is a file that workers write, and so it is not run as a script")
-    if not uri.startswith(prefixes) or "/../" in uri:
+    """ScriptNotAllowedError unless an event is allowed to choose this script.
+
+    Its address must begin with one of ``prefixes`` and have no ``/../``, and workers must not be able to write it (see
+    BY_WORKERS).
+    """
+    if not uri.startswith(prefixes) or "/../" in uri or BY_WORKERS.match(uri):
         allowed = ", ".join(prefixes) or "none is set"
         raise ScriptNotAllowedError(f"{uri} is outside the prefixes that SPARKLET_SCRIPT_PREFIXES allows: {allowed}")
 
@@ -188,7 +190,7 @@ class Run:
     schema: str | None = None
     partitions: tuple[str, ...] = ()  # folders of its input whose values decide on types, see inputs.partitions
     retired_s: float | None = field(default=None, compare=False)  # when it was closed for good, to be deleted
-    revision: int = field(default=0, compare=False)  # how often it was changed; a swap depends on it
+    revision: int = field(default=0, compare=False)  # how often it was changed; updates are conditional on it
     local_output: str = ""  # file:///…/: the user's folder to which the local stack copies the output
 
     @property
@@ -203,7 +205,7 @@ class Run:
 
     @property
     def follower_ids(self) -> dict[RunKind, str]:
-        """The ids of the runs that follow this generation, in the order of their phases; of commits the last one."""
+        """The ids of the runs that follow this generation, in the order of their phases; only the last commit run."""
         last_numbers = {kind: self.followers[kind] for kind in RunKind if kind in self.followers}
         return {
             kind: follower_id(self.run_id, kind, number)
@@ -250,7 +252,7 @@ class Run:
         return output if self.options.output_per else f"{output}/shard={self.identity}_{number:06d}"
 
     def owner(self, number: int) -> str:
-        """The beginning of the owner (see OWNER) of files that this run's shard ``number`` published."""
+        """The prefix of the owner (see OWNER) of files that shard ``number`` published; the attempt follows it."""
         return f"{self.identity}_{number:06d}"
 
     def patterns(self, number: int | None = None) -> str:

@@ -1,9 +1,9 @@
 """The schemas of a shard: of the files that Spark has written, and those that Spark has inferred from input.
 
-``AttemptCommit`` reports the first, ``InferredTypes`` the second. A schema's name is made of digests of the schema. The
-shard's item has the names, each with one file as an example; the schema itself is in a file of the run's folder. So
-shards are compared by names alone. Two schemas of one output have the same name if readers see no difference, or if one
-job over all input might have written both (docs/decisions/0075).
+Our Java classes ``AttemptCommit`` and ``InferredTypes`` report the first and the second. A schema's name is made of
+digests of the schema. The shard's item has the names, each with one file as an example; the schema itself is in a file
+of the run's folder. So shards are compared by names alone. Two schemas of one output have the same name if readers see
+no difference, or if one job over all input might have written both (docs/decisions/0075).
 """
 
 import hashlib
@@ -25,7 +25,7 @@ INTEGER, DECIMAL = (r"^((tiny|small|)int(?==?$)|decimal\(\d+,0\)(?==$))", "bigin
 For a decimal without fraction that is so only if a shard has used just its text: Python has another class for it.
 """
 NUMBER, TIME = (r"^(bigint|float|double|decimal).*", "number"), (r"^(date|timestamp).*", "time")
-TEXT = "="  # marks a type of whose values a shard has used only the text, as it is in the file
+TEXT = "="  # ends a type if the shard has used the values only as texts, as they are in the file
 READ = "read\0"  # begins a report about a reader
 SQL = {"byte": "tinyint", "short": "smallint", "integer": "int", "long": "bigint"}
 
@@ -69,13 +69,13 @@ class Schema(NamedTuple):
         return "; ".join(differences) or f"columns in the order {', '.join(mine)} and {', '.join(theirs)}"
 
 
-def output_schemas(written: Mapping[str, str], uris: Sequence[str], folder: str) -> list[tuple[Schema, str]]:
+def output_schemas(report_by_job: Mapping[str, str], uris: Sequence[str], folder: str) -> list[tuple[Schema, str]]:
     """The schemas of the files at ``uris`` in a shard's ``folder``, each with one of its files.
 
-    ``written`` has the reports of Spark's write jobs by the jobs' ids, which are also in the names of the files.
+    ``report_by_job`` has the reports of Spark's write jobs by the jobs' ids, which are also in the names of the files.
     """
     schema_by_name = dict[str, tuple[Schema, str]]()
-    for job, report in sorted(item for item in written.items() if not item[1].startswith(READ)):
+    for job, report in sorted(item for item in report_by_job.items() if not item[1].startswith(READ)):
         format_, columns, output = report.split("\n", 2)
         output = s3_address(output).rstrip("/")
         file = next((uri for uri in uris if job in uri.rpartition("/")[2]), "")
@@ -118,7 +118,11 @@ def reader_schemas(
     for (subject, format_, is_whole), (uri, types) in sorted(readers.items())[:MAX_READERS]:
         # A plain type sorts before the same type with TEXT: if a shard has used the type itself once, the plain one
         # counts.
-        columns = {path: min(seen) for path, seen in sorted(types.items()) if len({*map(_without_mark, seen)}) == 1}
+        columns = {
+            path: min(column_types)
+            for path, column_types in sorted(types.items())
+            if len({*map(_without_mark, column_types)}) == 1
+        }
         if columns and (len(columns) == len(types) or not is_whole):
             schemas.append((Schema(subject, format_, columns, (), True, is_whole), uri))
     return schemas

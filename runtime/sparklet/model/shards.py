@@ -15,7 +15,7 @@ RUN_ID = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
 SHARDS_PER_BUCKET, MAX_BUCKETS = 10_000, 256
 OF_SPLIT = "split-"  # begins the names of plan parts whose shards were split off, ``split-<planned shard>-…``
 HALVES, APART = "halves", "apart"  # how a shard is split: into halves, or each input into a shard of its own
-WITH_MEMBERS = "members "  # before these if archives are split, too: see ``ShardRecord.members_file``
+WITH_MEMBERS = "members "  # put before these if the inputs are archives' files, see ``ShardRecord.members_file``
 PASSED_ON = ("generation", "error_class", "error_message", "engine", "isolate")  # from a split shard to its pieces
 MAX_NAMED = 90  # inputs to which one split gives shards of their own: a DynamoDB transaction has up to 100 writes
 ANSWERS, WRITES, EVENTS, SCHEMAS = "answers/", "writes/", "events/", "schemas/"  # in a run's folder
@@ -193,7 +193,8 @@ def _object_document(item: InputObject) -> list[Any] | dict[str, Any]:
     part = item.slice and [item.slice.kind, item.slice.start, item.slice.end, item.slice.header_bytes]
     document = [item.uri, item.size_bytes, item.etag, item.modified_s, item.version_id]
     document += [part, item.partition, item.member]
-    # Most objects have no field after the time, and objects of lists no time; a plan may have millions of objects.
+    # Most objects have no field after the time, and objects that a list names have no time either. A plan may have
+    # millions of objects, so these fields are left out.
     while len(document) > 3 and not document[-1]:
         document.pop()
     return document
@@ -271,8 +272,8 @@ class Position:
 
     source: int = 0  # index into Run.inputs, then into Run.lists
     after: str = ""  # the last object that is in a shard, as its source names it (a key, a row); "" = nothing yet
-    slices: int = 0  # of that object so many slices are in shards, and others are not yet; 0: all of it is
-    etag: str = ""  # of that object while slices are still to come, which must be of the same content
+    slices: int = 0  # how many of that object's slices are in shards if others are still to come; 0: all of it is
+    etag: str = ""  # of that object if slices are still to come: its content must not have changed
 
 
 @dataclass(frozen=True, slots=True)
@@ -377,7 +378,7 @@ class Record:
     output_bytes: int | None = None
     outputs: tuple[str, ...] = ()
     log_stream: str = ""
-    revision: int = field(default=0, compare=False)  # how often it was changed; a swap depends on it
+    revision: int = field(default=0, compare=False)  # how often it was changed; updates are conditional on it
 
 
 R = TypeVar("R")
@@ -412,7 +413,7 @@ class ShardRecord(Record):
 
     @property
     def took_s(self) -> float:
-        """How long the last attempt took, once it has ended; 0 if there is none."""
+        """How long the last attempt took, once it has ended; 0 if there is none, or ``worked_s`` has its time."""
         return max(0.0, self.changed_s - self.started_s) if self.started_s else 0.0
 
     @property
@@ -472,11 +473,11 @@ class ShardRecord(Record):
 
     def planned(self, line: bytes, part_uri: str) -> Shard:
         """This shard, from its line of the plan part; PlanError if the line is damaged, or another shard's."""
-        planned = (self.number, self.object_count, self.size_bytes)
+        planned_figures = (self.number, self.object_count, self.size_bytes)
         try:
             shard = Shard.from_line(line)
-            if (figures := (shard.number, len(shard.objects), shard.size_bytes)) != planned:
-                raise EventError(f"(shard, objects, bytes) are {figures}, but {planned} was planned")
+            if (figures := (shard.number, len(shard.objects), shard.size_bytes)) != planned_figures:
+                raise EventError(f"(shard, objects, bytes) are {figures}, but {planned_figures} was planned")
         except EventError as error:  # a PlanError, since a retry does not help
             raise PlanError(f"the plan part {part_uri} is damaged at byte {self.offset}: {error}") from error
         return shard
@@ -534,7 +535,7 @@ def ledger_bucket_count(shard_count: int) -> int:
 
 def is_misnamed(name: str, head: bytes) -> bool:
     """Whether Spark would read a file of this name and first bytes as nonsense, or find it empty; see ``TaskS3A``."""
-    # Parquet and Avro are right for readers of tables. Whether they are read as text, Java finds out.
+    # Spark's readers of Parquet and Avro can read these files. Whether they are read as text is checked in Java.
     if head.startswith((b"PAR1", b"Obj\x01")):
         return False
     # In latin-1 each byte is one character, as in the pattern.

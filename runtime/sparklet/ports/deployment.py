@@ -52,7 +52,7 @@ class Deployment:
     notifier: Notifier | None = None  # for the ends of runs, and of tasks of the API
     meter: Meter | None = None  # None: nothing is measured
     engines: Mapping[str, Engine] = field(default_factory=dict)  # by name, the cheapest first
-    starts_workers: bool = True  # in the engines: on AWS only the checker function is allowed to
+    starts_workers: bool = True  # whether to start engines' workers: on AWS only the checker function is allowed to
     functions: Callable[[], Mapping[str, str]] | None = None  # the settings of their scripts; None: not known
     input_of: Callable[[str], Any] | None = None  # the input of an execution, by its ARN
     catalog: Catalog | None = None  # a table's entry, and its objects as a list in JSON Lines; for planning
@@ -92,13 +92,13 @@ class Deployment:
             self.meter.add(metric, value)
 
     def for_a_while(self, records: Iterator[T]) -> Iterator[T]:
-        """The first records (or numbers), until ``A_WHILE_S`` are over: a function's time is limited.
+        """Yield records (or numbers) until ``A_WHILE_S`` seconds have passed, but at least one.
 
-        The next check continues with the others.
+        A function's time is limited: the caller's next check goes on with the rest.
         """
         until_s = self.clock.now_s() + A_WHILE_S
         for record in records:
-            # The time is compared later, so that each check does something, however long it takes to find the first.
+            # The time is checked after the yield, so that each check makes progress, however long the first took.
             yield record
             if self.clock.now_s() >= until_s:
                 return

@@ -1,4 +1,4 @@
-"""Renews objects after a fork, in which threads have ended, locks may be held, and connections are the parent's."""
+"""Renews objects in a forked process: there threads have ended, locks may be held, connections are the parent's."""
 
 import os
 import weakref

@@ -81,7 +81,7 @@ class Meter:
         return bool(self._namespace)
 
     def add(self, metric: Metric, value: float = 1) -> None:
-        """Add a value: an invocation's values are summed up, but of a metric in seconds each value is kept."""
+        """Add a value. An invocation's values are summed up; only for a metric in seconds each value is kept."""
         assert self._emitter in metric.emitters, f"{metric.name} is not declared for the {self._emitter}"
         values = self._values.setdefault(metric, [])
         # Percentiles of times need each value; for events the sum is enough.
