@@ -223,7 +223,10 @@ class Run:
         return self
 
     def cancel(self) -> None:
-        """Cancel the run: shards that have not begun are given up; running shards are allowed to end."""
+        """Cancel the run: shards that have not begun are given up, running shards are allowed to end.
+
+        If a state machine's execution drives the run, it is stopped.
+        """
         stop_execution(self.stack.opened, cancel(self.stack.opened.deployment, self.run_id).run, self.stack.reporter)
 
     def _ledger_run(self) -> model.Run:

@@ -76,7 +76,10 @@ class ShardNotFoundError(LedgerError, retryable=False):
 
 
 class CheckpointConflictError(LedgerError, retryable=False):
-    """Another planner has moved this run's checkpoint, so this planner must stop."""
+    """The run has changed since it was read: another planner has moved its checkpoint, or it was cancelled or redriven.
+
+    The caller must stop its work on the run.
+    """
 
 
 class QueueError(SparkletError, retryable=True):
@@ -108,7 +111,7 @@ class NothingNewError(PlanError):
 
 
 class UnplannableError(PlanError):
-    """One job could not read the whole input, so no later planner can plan it either."""
+    """One Spark job could not read the whole input together, so no later planner can plan it either."""
 
 
 class ScriptError(SparkletError):
@@ -191,7 +194,7 @@ class DeadlineExceededError(SparkletError, retryable=True):
 
 
 class LeaseLostError(SparkletError, retryable=True):
-    """Another attempt holds the shard (try again once its lease has expired), or it has ended. Nothing was written."""
+    """Another attempt holds the shard (try again once its lease has expired), or the shard has ended."""
 
 
 class ShardNotDoneError(SparkletError, retryable=True):
@@ -212,7 +215,7 @@ class RemoteTaskError(SparkletError):
     Parameters
     ----------
     reason
-        ``killed``, ``memory``, ``timeout``, ``throttled``, ``refused`` (it was not begun) or "".
+        ``killed``, ``memory``, ``timeout``, ``throttled``, ``refused`` (it was not started) or "".
     log_tail
         The last lines that the worker wrote.
     facts

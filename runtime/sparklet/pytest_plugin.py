@@ -153,8 +153,12 @@ def _variables() -> dict[str, str]:
     """The environment, with variables that Spark needs at its start; variables that are set keep their values."""
     from sparklet.local.java import find_java
 
-    needed = {"PYSPARK_SUBMIT_ARGS": SUBMIT, "PYSPARK_PYTHON": sys.executable, "PYTHONPATH": os.pathsep.join(sys.path)}
-    return {"JAVA_HOME": str(find_java().parent.parent), **needed, **os.environ}
+    defaults = {
+        "PYSPARK_SUBMIT_ARGS": SUBMIT,
+        "PYSPARK_PYTHON": sys.executable,
+        "PYTHONPATH": os.pathsep.join(sys.path),
+    }
+    return {"JAVA_HOME": str(find_java().parent.parent), **defaults, **os.environ}
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -82,9 +82,9 @@ class WorkerSettings:
         str, ...
     ]  # SPARKLET_SCRIPT_PREFIXES, by commas: folders from which events can choose scripts
     scratch: Path  # SPARKLET_SCRATCH, default /tmp
-    min_free_bytes: int  # SPARKLET_MIN_FREE_BYTES: so much must be free in scratch before work starts
-    grace_s: float  # SPARKLET_GRACE_S: the script is ended so long before the function's deadline
-    tasks_per_jvm: int  # SPARKLET_TASKS_PER_JVM: a warm JVM is replaced after so many tasks
+    min_free_bytes: int  # SPARKLET_MIN_FREE_BYTES: what must be free in scratch before work starts
+    grace_s: float  # SPARKLET_GRACE_S: how long before the function's deadline the script is ended
+    tasks_per_jvm: int  # SPARKLET_TASKS_PER_JVM: a warm JVM is replaced after this many tasks
     kafka_failures: KafkaFailures = "raise"  # SPARKLET_KAFKA_FAILURES; report only if the mapping reads responses
     batch_handling: BatchHandling = "message"  # SPARKLET_BATCH_HANDLING: a task is an SQS message, or a whole batch
     output_prefixes: tuple[str, ...] = ()  # SPARKLET_OUTPUT_PREFIXES and others: folders to which this function writes
@@ -93,7 +93,7 @@ class WorkerSettings:
     keep_context: bool = True  # SPARKLET_KEEP_CONTEXT: on | off: whether a SparkContext can outlive its task
     script_env: Mapping[str, str] = field(default_factory=dict)  # SPARKLET_SCRIPT_ENV, as JSON: variables of scripts
     event_variables: tuple[str, ...] = ()  # SPARKLET_EVENT_VARIABLES: keys of events that become a script's variables
-    engine: str = ""  # SPARKLET_ENGINE: the engine that this worker is of; lambda-large in the large function
+    engine: str = ""  # SPARKLET_ENGINE: the engine to which this worker belongs; lambda-large in the large function
 
 
 @dataclass(frozen=True, slots=True)
@@ -230,8 +230,8 @@ def engines(env: Mapping[str, str] = os.environ) -> Engines:
     try:
         entries = json.loads(env.get("SPARKLET_ENGINES") or "{}")
         conf = entries.pop("conf", {})
-        used = {name: entry for name, entry in entries.items() if next(iter(entry.values()), "")}
-        return {name: {**entry, "conf": {**conf, **entry.get("conf", {})}} for name, entry in used.items()}
+        configured = {name: entry for name, entry in entries.items() if next(iter(entry.values()), "")}
+        return {name: {**entry, "conf": {**conf, **entry.get("conf", {})}} for name, entry in configured.items()}
     except (TypeError, ValueError, AttributeError, RecursionError):
         raise SettingsError('SPARKLET_ENGINES is not a JSON object of objects: {"emr": {"cluster": "j-…"}}') from None
 
@@ -300,7 +300,7 @@ def _number(
     type_name = "whole number" if parse is int else "number"
     try:
         value: Any = parse(text)
-    except ValueError:  # cut off, since its message repeats the value
+    except ValueError:  # not chained, since its message repeats the value, which may be a secret
         raise SettingsError(f"{name} is {_shown_value(env, text)}; it must be a {type_name}") from None
     if not (math.isfinite(value) and least <= value <= most):
         least_words = "not be negative" if least == 0 else f"be at least {least}"
@@ -404,22 +404,22 @@ def _words(env: Mapping[str, str], name: str) -> tuple[str, ...]:
         raise SettingsError(f"{name} cannot be split into words; its quotes do not match") from None
 
 
-def strings(env: Mapping[str, str], name: str, begin: str = "") -> Mapping[str, str]:
-    """Read a variable with a JSON object of strings, whose keys begin with ``begin``; {} if it is not set.
+def strings(env: Mapping[str, str], name: str, key_prefix: str = "") -> Mapping[str, str]:
+    """Read a variable with a JSON object of strings, whose keys begin with ``key_prefix``; {} if it is not set.
 
     Values can be secrets, so a SettingsError names at most a key.
     """
     text = env.get(name, "")
     try:
         document = json.loads(text or "{}")
-    # The cause is cut off, since it has the text, in which secrets can be.
+    # Not chained: the JSON error contains the text, which may contain secrets.
     except (ValueError, RecursionError):
-        raise SettingsError(f'{name} is not a JSON object of strings, such as {{"{begin}…": "…"}}') from None
+        raise SettingsError(f'{name} is not a JSON object of strings, such as {{"{key_prefix}…": "…"}}') from None
     if not isinstance(document, dict):
         raise SettingsError(f"{name} is a JSON {type(document).__name__}; it must be a JSON object of strings")
     for key, value in document.items():
-        if not key.startswith(begin) or not isinstance(value, str):
-            rule = f"values are strings, keys begin with {begin}" if begin else "values are strings"
+        if not key.startswith(key_prefix) or not isinstance(value, str):
+            rule = f"values are strings, keys begin with {key_prefix}" if key_prefix else "values are strings"
             raise SettingsError(
                 f"{name} is not a JSON object of strings: {_shown_value(env, key)} is a {type(value).__name__}; {rule}"
             )
