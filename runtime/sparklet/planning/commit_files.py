@@ -26,15 +26,16 @@ HEADER_BYTES = 1024  # no first line is longer
 def kept_files(
     deployment: Deployment, run_id: str, folder: str, file_of: Callable[[ShardRecord], str]
 ) -> Iterator[tuple[ShardRecord, str]]:
-    """Each SUCCEEDED shard whose attempt has a file in ``folder``, and the file's address."""
-    listed = (info.uri for info in deployment.store.list(deployment.run_uri(run_id, folder)))  # in order of the shards
-    listed_uri = next(listed, "")
+    """Each SUCCEEDED shard whose file (``file_of``) is in the run's ``folder``, and the file's address."""
+    # They come in the order of the shards.
+    listed_uris = (info.uri for info in deployment.store.list(deployment.run_uri(run_id, folder)))
+    listed_uri = next(listed_uris, "")
     # Without files the ledger is not read.
     for record in deployment.ledger.shards.list(run_id, ShardState.SUCCEEDED) if listed_uri else ():
         uri = deployment.run_uri(run_id, file_of(record))
         # Both are in the order of the shards' numbers. Files of shards and attempts that do not count are skipped.
         while listed_uri and listed_uri < uri:
-            listed_uri = next(listed, "")
+            listed_uri = next(listed_uris, "")
         if listed_uri == uri:
             yield record, uri
 
@@ -92,7 +93,10 @@ def tables_in(store: ObjectStore, files: Sequence[CommitFile]) -> set[Table]:
 
 
 def commits_made(deployment: Deployment, run_id: str, count: int) -> int:
-    """How many of the first ``count`` commits are made. Each commit run also makes missing commits before its own."""
+    """How many of the first ``count`` commits are made: all up to the last commit whose run has SUCCEEDED.
+
+    Each commit run makes the missing commits before its own.
+    """
     for number in reversed(range(count)):
         # There may be no run yet: the commit's file is written first.
         commit_run = deployment.known_run(follower_id(run_id, RunKind.COMMIT, number))
@@ -104,7 +108,7 @@ def commits_made(deployment: Deployment, run_id: str, count: int) -> int:
 def uncommitted_shards(deployment: Deployment, run: Run) -> frozenset[int]:
     """The shards of an ended run whose writes no table has; PlanError if a commit began and its result is unknown.
 
-    For a shard that was done again and has FAILED, the writes that it declared before count.
+    A shard that was done again and has FAILED counts if the writes that it declared before are in no table.
     """
     # A run ends in these states only after its commits.
     if run.state in (RunState.SUCCEEDED, RunState.SUCCEEDED_WITH_FAILURES):
@@ -118,10 +122,10 @@ def uncommitted_shards(deployment: Deployment, run: Run) -> frozenset[int]:
             f"what it has done is unknown until it is redriven (sparklet redrive {run.run_id})"
         )
     committed = winners_in(deployment.store, files)
-    failed = (
+    failed_numbers = (
         record.number for record in deployment.ledger.shards.list(run.run_id, ShardState.FAILED) if record.has_output
     )
-    redone = set(failed).difference(number for number, _ in committed) if run.generation else set()
+    redone = set(failed_numbers).difference(number for number, _ in committed) if run.generation else set()
     if redone:
         prefix = deployment.run_uri(run.run_id, WRITES)
         redone &= {int(info.uri[len(prefix) :].partition("-")[0]) for info in deployment.store.list(prefix)}

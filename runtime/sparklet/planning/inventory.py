@@ -90,7 +90,7 @@ class CurrentObjects:
     address: str
 
     def candidates(self, position: Position) -> Iterator[Candidate]:
-        """The objects after the key ``position.after``; first the object of that key if slices of it remain to plan."""
+        """The objects after the key ``position.after``; first that key's object if slices of it remain to plan."""
         # The listing begins after this object.
         if position.slices:
             yield self._candidate(position.after, resumed=True)
@@ -165,7 +165,7 @@ class Inventory:
         return self._filter.skipped
 
     def objects(self, position: Position = Position()) -> Iterator[Found]:  # noqa: B008 - frozen
-        """All objects after ``position``, page by page; first, whole, an object of which slices remain to plan."""
+        """All objects after ``position``, page by page; first, whole, an object some of whose slices remain to plan."""
         with ExitStack() as files:
             seen = files.enter_context(closing(Digests())) if self._finds_duplicates else None
             # Objects that earlier planners have planned must not come a second time.
@@ -183,7 +183,7 @@ class Inventory:
                 for candidate in source.candidates(begin):
                     if candidate.item:
                         yield Found(candidate.item, Position(number, candidate.after), self._filter.skipped)
-                    elif (info := candidate.info) and self._is_planned(source, candidate, info, seen, done):
+                    elif (info := candidate.info) and self._accept(source, candidate, info, seen, done):
                         item = InputObject(
                             *(info.uri, info.size_bytes, info.etag, info.version_id),
                             partition=candidate.partition,
@@ -193,10 +193,13 @@ class Inventory:
                     elif not candidate.info:
                         self._leave_out(candidate, candidate.reason)
 
-    def _is_planned(
+    def _accept(
         self, source: _Source, candidate: Candidate, info: ObjectInfo, seen: Digests | None, done: Digests | None
     ) -> bool:
-        """Whether a candidate is planned; if not, it is counted under the first reason that applies."""
+        """Return whether a candidate is planned; if not, count it under the first reason that applies.
+
+        Also note it for the next candidates: among the ``seen`` objects, and in the search for tables.
+        """
         # Some of its slices are in shards: if it were left out now, its other rows would be lost without notice.
         if candidate.resumed:
             return True

@@ -62,15 +62,15 @@ def new_run(
     run_id = run_id_of(request, deployment.clock.now_s())
     existing_run = deployment.known_run(run_id)
     sources = filter(None, (request.script, request.check, request.next))
-    beside = files_beside(request.py_files, request.spark_files, request.conf, deployment.store)
-    scripts = {source: read_script(deployment, run_id, source, beside) for source in sources}
+    extra_files = files_beside(request.py_files, request.spark_files, request.conf, deployment.store)
+    scripts = {source: read_script(deployment, run_id, source, extra_files) for source in sources}
     if request.params.get(SCHEMA) == INFER:
-        _refuse_no_reader(request, scripts[request.script].script)
+        _refuse_script_without_reader(request, scripts[request.script].script)
     spark_lines = {source: routes.requested_spark(source, files.script) for source, files in scripts.items()}
     if any(spark_lines.values()) and not existing_run:
         routes.refuse_wrong_spark(deployment, spark_lines)
-    known = existing_run.options if existing_run else None
-    options = routes.chosen(deployment, request.options, request.table, spark_lines.values(), known)
+    earlier_options = existing_run.options if existing_run else None
+    options = routes.chosen(deployment, request.options, request.table, spark_lines.values(), earlier_options)
     output = request.output_uri or (f"s3://{deployment.bucket}/output/{RUN_ID_IN_OUTPUT}/" if request.table else "")
     next_output = request.next_output or f"s3://{deployment.bucket}/output/{RUN_ID_IN_OUTPUT}-next/"
     request = replace(
@@ -83,7 +83,7 @@ def new_run(
     if existing_run:
         return _check_same_run(existing_run, request, scripts)
     if request.table.startswith("iceberg:"):
-        _refuse_no_catalog(deployment, request)
+        _refuse_unusable_iceberg(deployment, request)
     if request.options.incremental:
         refuse_another_open(deployment, request.run_name, run_id)
     with nullcontext(packed) if packed else closing(PackedInput()) as packed_input:
@@ -97,7 +97,7 @@ def new_run(
     try:
         deployment.ledger.runs.create(run)
     except RunExistsError:
-        # Either another request was faster, or the run was cleaned: it is not known, but its id is refused for ever.
+        # Either another request was faster, or the run was deleted: the ledger never accepts its id again.
         if not (existing_run := deployment.known_run(run_id)):
             raise
         return _check_same_run(existing_run, request, scripts)
@@ -105,7 +105,7 @@ def new_run(
     return run
 
 
-def _refuse_no_reader(request: RunRequest, script: Script) -> None:
+def _refuse_script_without_reader(request: RunRequest, script: Script) -> None:
     if not (request.py_files or script.infers_a_schema):
         raise PlanError(
             f"the script {request.script} does not call job.read_csv(spark), which infers a schema; let it do so, "
@@ -133,8 +133,12 @@ def enter_follower(deployment: Deployment, parent: Run, follower: Run) -> Run:
     return deployment.ledger.runs.follow(parent, run)
 
 
-def _refuse_no_catalog(deployment: Deployment, request: RunRequest) -> None:
-    """PlanError if no setting names a catalog for the run's Iceberg table: every shard would fail."""
+def _refuse_unusable_iceberg(deployment: Deployment, request: RunRequest) -> None:
+    """PlanError if no commit to the run's Iceberg table can succeed.
+
+    So it is if no setting names a catalog, or if the stack sets WriteEncryption. If the functions' settings are not
+    known, nothing is checked.
+    """
     if (functions := deployment.function_settings()) is None:
         return
     if functions.get("SPARKLET_WRITE_ENCRYPTION"):
@@ -214,10 +218,10 @@ def _checked_run(
         next=_next_run(request, scripts),
         created_s=deployment.clock.now_s(),
     )
-    # No engine does a shard that is too large for a function, whatever its size.
+    # Whether the run is refused for a shard that is too large for a function: no engine does it, whatever its size.
     refuses_large = options.too_large == REFUSE and routes.of_size(options, NO_LIMIT_BYTES) == (True, "")
     try:
-        # Work can begin before the listing ends, unless objects after the first shard may refuse the run.
+        # Shards can start before the whole input is listed, unless a later object may be a reason to refuse the run.
         may_refuse = refuses_large or options.output_per or "refuse" in (options.archived, options.missing)
         preview = packed.read(deployment, request, limit=options.limit, to_end=bool(may_refuse) or options.limit > 0)
     except NothingNewError:
@@ -311,14 +315,14 @@ class ScriptFiles:
 
 
 def read_script(
-    deployment: Deployment, run_id: str, source: str, beside: Sequence[tuple[str, bytes]] = ()
+    deployment: Deployment, run_id: str, source: str, extra_files: Sequence[tuple[str, bytes]] = ()
 ) -> ScriptFiles:
-    """Read a script from ``s3://`` or local disk, and name its copy and those of the files ``beside`` it.
+    """Read a script from ``s3://`` or local disk, and name its copy and those of the ``extra_files`` beside it.
 
-    PlanError if the script is not usable.
+    PlanError if the script cannot be read, is no .py file or does not compile.
     """
     body = script_body(source, deployment.store)
-    bodies = [(source, body), *beside, *modules_of(source, body, [name for name, _ in beside])]
+    bodies = [(source, body), *extra_files, *modules_of(source, body, [name for name, _ in extra_files])]
     files: list[tuple[str, bytes]] = []
     for location, body in bodies:
         name = location.rstrip("/").rpartition("/")[2]
@@ -329,10 +333,10 @@ def read_script(
     return ScriptFiles(ref, Script(body), tuple(files))
 
 
-def modules_of(source: str, body: bytes, beside: Iterable[str]) -> list[tuple[str, bytes]]:
-    """The archive, if any, of modules that a local script imports from its folder and that are not in ``beside``."""
-    brought = [Path(name).stem for name in beside if name.endswith(".py")]
-    modules = None if source.startswith(SCHEME) else modules_beside(Path(source), body, brought)
+def modules_of(source: str, body: bytes, extra_names: Iterable[str]) -> list[tuple[str, bytes]]:
+    """The archive, if any, of modules that a local script imports from its folder, without those in ``extra_names``."""
+    py_file_modules = [Path(name).stem for name in extra_names if name.endswith(".py")]
+    modules = None if source.startswith(SCHEME) else modules_beside(Path(source), body, py_file_modules)
     return [(MODULES, modules)] if modules else []
 
 
@@ -364,7 +368,10 @@ def files_beside(
 
 
 def script_body(source: str, store: ObjectStore | None = None, kind: str = "script") -> bytes:
-    """The bytes of a script, or of a file beside it; without a store it is a local file. PlanError if not usable."""
+    """The bytes of a script, or of a file beside it; without a store it is a local file.
+
+    PlanError if it cannot be read; for a script also if it is no .py file or does not compile.
+    """
     if kind == "script" and not source.endswith(".py"):
         raise PlanError(f"the script {source} must be a .py file")
     try:
@@ -383,8 +390,8 @@ def repaired_script(deployment: Deployment, run: Run, source: str) -> ScriptRef:
     script = read_script(deployment, run.run_id, source)
     put_once(deployment.store, *script.files)
     # The repaired script has an archive of its own modules; the last script's archive has the old ones.
-    brought = (uri for uri in run.scripts[-1].py_files if not uri.endswith(f"/{MODULES}"))
-    return replace(script.ref, py_files=(*brought, *script.ref.py_files))
+    py_files = (uri for uri in run.scripts[-1].py_files if not uri.endswith(f"/{MODULES}"))
+    return replace(script.ref, py_files=(*py_files, *script.ref.py_files))
 
 
 # Packages that the worker has, even if the script's folder has a module of the same name.
@@ -392,12 +399,12 @@ SERVED = frozenset({"pyspark", "py4j", "sparklet", "awsglue", "awsgluedq"})
 MAX_FILES, MAX_MIB = 2000, 50
 
 
-def modules_beside(script: Path, body: bytes, brought: Collection[str] = ()) -> bytes | None:
+def modules_beside(script: Path, body: bytes, py_file_modules: Collection[str] = ()) -> bytes | None:
     """A zip archive of the modules that a script, or one of these modules, imports from the script's folder; else None.
 
     Parameters
     ----------
-    brought
+    py_file_modules
         Names of modules that come with the script by ``--py-files``.
 
     Raises
@@ -406,11 +413,11 @@ def modules_beside(script: Path, body: bytes, brought: Collection[str] = ()) -> 
         If the modules have more than MAX_FILES files, or MAX_MIB.
     """
     folder, files, names = script.parent, dict[str, Path](), [*Script(body).imports]
-    known = {*SERVED, *brought}
+    skipped_names = {*SERVED, *py_file_modules}
     while names:
-        if (name := names.pop()) in known:
+        if (name := names.pop()) in skipped_names:
             continue
-        known.add(name)
+        skipped_names.add(name)
         for path in _files_of(folder, name):
             files[path.relative_to(folder).as_posix()] = path
             if path.suffix == ".py":

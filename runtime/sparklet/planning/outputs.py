@@ -73,21 +73,21 @@ class PublishedFile(NamedTuple):
 
 def files_in(store: ObjectStore, folder: str) -> Iterator[PublishedFile]:
     """All files in an output; ``folder`` ends with a slash."""
-    published = owners(store, folder)
+    file_owners = owners(store, folder)
     for info in store.list(folder):
         path = info.uri[len(folder) :]
         if path and not path.endswith("/"):
-            yield PublishedFile(path, info.size_bytes, published.of(path, info.size_bytes), info.uri, info.modified_s)
+            yield PublishedFile(path, info.size_bytes, file_owners.of(path, info.size_bytes), info.uri, info.modified_s)
 
 
 def local_outputs(folder: Path) -> Iterator[PublishedFile]:
     """All files and empty folders in a local output, in the order of their names."""
     lists = ((path.relative_to(folder).as_posix(), path.read_bytes()) for path in sorted((folder / NAMES).glob("*")))
-    published = Owners(lists)
+    file_owners = Owners(lists)
     for path in sorted(folder.rglob("*")):
         if not path.is_dir() or not any(path.iterdir()):
             name, status = path.relative_to(folder).as_posix(), path.lstat()
-            by = published.of(name, status.st_size)
+            by = file_owners.of(name, status.st_size)
             yield PublishedFile(name, status.st_size, by, str(path), status.st_mtime)
 
 
@@ -109,8 +109,8 @@ def refuse_replaced(uris: Iterable[str], outputs: Mapping[str, Callable[[], Owne
     ``outputs`` has a function for each folder that returns the folder's owners; it is called only if an object is in
     the folder.
     """
-    for (folder, published), uri in product(outputs.items(), uris):
-        if uri.startswith(folder) and published().of(uri[len(folder) :]):
+    for (folder, load_owners), uri in product(outputs.items(), uris):
+        if uri.startswith(folder) and load_owners().of(uri[len(folder) :]):
             raise PlanError(
                 f"the input {uri} lies in the output {folder}, and this run would delete it, since it replaces what "
                 "earlier runs wrote there: name another output, or append to this one (--append)"
@@ -172,7 +172,7 @@ def is_named(path: str, name: str) -> bool:
 
 
 class OutputNames:
-    """The names of the files for a run's inputs: they must differ, whatever the capitals, and be new in the output."""
+    """The names of the files for a run's inputs. They must differ, whatever the case of letters, and be new there."""
 
     def __init__(
         self, run_id: str, options: RunOptions, inputs: Sequence[str], existing_paths: Iterable[str] = ()

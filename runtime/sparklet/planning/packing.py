@@ -179,7 +179,7 @@ class PackedInput:
     def open(self, deployment: Deployment | None, request: RunRequest, *, local: bool = False) -> ObjectStore:
         """Find the inputs and lists of a request; return the inputs' store.
 
-        PlanError if one does not exist, or is local, unless that is allowed (``local``).
+        PlanError if one does not exist, is local without ``local``, or is a part of a table.
         """
         store = deployment.inputs(request.access) if deployment else cast(ObjectStore, None)
         if not self._is_open:
@@ -204,6 +204,8 @@ class PackedInput:
         to_end: bool = True,
     ) -> PlanPreview:
         """Read the input; unless ``to_end``, only lists and the first shard. Without a deployment all inputs are local.
+
+        The whole input is read in any case if it has partitions, or if the run deletes earlier output.
 
         PlanError if it has more than ``limit`` objects, archived or missing objects that the options refuse, a wrong
         row in a list, or nothing to plan; NothingNewError if earlier runs have done everything.
@@ -256,7 +258,7 @@ class PackedInput:
             self._names = OutputNames(request.run_id, options, self.inputs, existing_paths)
 
     def lines_after(self, deployment: Deployment, run: Run, position: Position, first_number: int) -> Iterator[Line]:
-        """The shards of a run after a position, from its input, which is read meanwhile."""
+        """The shards of a run after a position. Its input is read while they are iterated."""
         store, self.inputs, self.partitions = deployment.inputs(run.access), run.inputs, Partitions(run.inputs)
         # A list that came as bytes is in the run's own folder, for which a role for the inputs may have no permission.
         stores = [deployment.store if source.uri.startswith(deployment.runs_uri) else store for source in run.lists]
@@ -311,7 +313,10 @@ class PackedInput:
         self.found.skipped = inventory.skipped
 
     def lines(self, deployment: Deployment, run: Run) -> Iterator[Line] | None:
-        """All shards; None if the file lacks some, or if an incremental run has other objects to plan by now."""
+        """All shards, from the file that ``read`` wrote; None if the input must be read again.
+
+        That is so if the file lacks shards, or if other runs of an incremental run's name have changed since.
+        """
         # The run has claimed its name: no other run of this name can do further objects after this check.
         has_all = self._is_read and self._file.tell() <= MAX_KEPT_BYTES
         if not has_all or (run.options.incremental and self._earlier != earlier_runs(deployment, run.name, run.run_id)):
@@ -348,11 +353,11 @@ def preview(deployment: Deployment | None, request: RunRequest, packed: PackedIn
 
     The input is read into ``packed``, from which it can be planned, unless an input is local.
     """
-    # Of local files the plan needs the copies in the bucket, with their addresses and ETags.
+    # A plan needs the copies of local files in the bucket, with their addresses and ETags: it cannot use this reading.
     if packed and all("://" in address for address in request.inputs):
         return packed.read(deployment, request, limit=request.options.limit)
-    with closing(PackedInput()) as unused:
-        return unused.read(deployment, request, local=True)
+    with closing(PackedInput()) as temporary_input:
+        return temporary_input.read(deployment, request, local=True)
 
 
 # --- what refuses an input before its plan ---
@@ -371,11 +376,11 @@ def within_limit(objects: Iterable[T], limit: int, name: str) -> Iterator[T]:
 
 def too_large(packed: PackedInput, options: RunOptions) -> PlanError:
     """The error of an input with shards that are too large for a function."""
-    count, named = packed.found.too_large, packed.too_large
-    more = f" and {count - len(named)} more" if count > len(named) else ""
+    count, names = packed.found.too_large, packed.too_large
+    more = f" and {count - len(names)} more" if count > len(names) else ""
     return PlanError(
         f"the input has {count_text(count, 'shard')} above the {options.max_shard_bytes / MIB:,.0f} MiB "
-        f"that one function takes on: {', '.join(named)}{more}; {ADVICE}, or leave it out (--exclude)"
+        f"that one function takes on: {', '.join(names)}{more}; {ADVICE}, or leave it out (--exclude)"
     )
 
 

@@ -178,9 +178,9 @@ def index_info(deployment: Deployment, run: Run) -> ObjectInfo | None:
 
 
 def dispatches_first(deployment: Deployment, run: Run, who: str) -> bool:
-    """Whether ``who``, an execution or ``BY_QUEUE``, is the first caller for this run and so dispatches it.
+    """Record ``who``, an execution or ``BY_QUEUE``, as the run's dispatcher, unless one is recorded already.
 
-    A later call by the same ``who`` has the same result.
+    Return whether ``who`` is the recorded dispatcher.
     """
     uri = deployment.run_uri(run.run_id, f"{MAP_OF}{run.identity}")
     put_once(deployment.store, (uri, who.encode()))

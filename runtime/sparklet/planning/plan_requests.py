@@ -48,8 +48,8 @@ def handle_request(
             run = deployment.ledger.runs.get(document["run_id"])
         else:
             request = run_request(document, request_id)
-            beside = (*request.py_files, *request.spark_files)
-            for uri in filter(None, (request.script, *beside, request.check, request.next)):
+            extra_files = (*request.py_files, *request.spark_files)
+            for uri in filter(None, (request.script, *extra_files, request.check, request.next)):
                 check_script(uri, settings.script_prefixes)
             request = request.fitted(settings.worker_memory_mb, settings.worker_scratch_bytes)
             run = new_run(deployment, request, packed, even_empty=True)

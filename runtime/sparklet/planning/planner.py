@@ -95,14 +95,16 @@ def plan(
     # write to folders of their own.
     if not done.parts and not run.is_task:
         take_outputs(deployment, run, empty=True)
-    with closing(PackedInput()) as fresh:
+    with closing(PackedInput()) as unread_input:
         # `packed` is the input from its beginning, so a plan that continues cannot use it.
-        planning = _Planning(deployment, run, done, progress, packed if packed and not done.parts else fresh, fresh)
+        planning = _Planning(
+            deployment, run, done, progress, packed if packed and not done.parts else unread_input, unread_input
+        )
         parts = _parts(planning.lines, part_shards, part_bytes)
         # The sample is from the first part. It is sealed after the run has got its schema: no shard runs without one.
         first_parts = [part for part in (next(parts, None),) if part]
-        infers = run.params.get(SCHEMA) == INFER and not run.schema
-        if first_parts and infers and not _set_schema(deployment, run, first_parts[0], wait):
+        needs_schema = run.params.get(SCHEMA) == INFER and not run.schema
+        if first_parts and needs_schema and not _set_schema(deployment, run, first_parts[0], wait):
             return run
         for part in chain(first_parts, parts):
             planning.add(part)
@@ -145,14 +147,14 @@ class _Planning:
         done: PlanProgress,
         progress: Progress,
         packed: PackedInput,
-        fresh: PackedInput,
+        unread_input: PackedInput,
     ) -> None:
         self._deployment, self._run, self._done, self._progress = deployment, run, done, progress
         self._planner_id = secrets.token_hex(4)
         self._skipped: Counter[str] = Counter()  # objects that this planner left out, up to its last sealed part
         self._source, lines = packed, packed.lines(deployment, run)
         if lines is None:
-            self._source, lines = fresh, fresh.lines_after(deployment, run, done.position, done.shards)
+            self._source, lines = unread_input, unread_input.lines_after(deployment, run, done.position, done.shards)
         self.lines = lines
 
     def add(self, lines: list[Line]) -> None:
@@ -200,7 +202,7 @@ class _Planning:
             self._deployment.store.put(self._deployment.part_uri(self._run.run_id, name), lines)
 
 
-# --- a sealed part: its shards are entered before their messages are sent, which so name known shards only ---
+# --- a sealed part: its shards are entered before their messages are sent, so no message names an unknown shard ---
 
 
 def send_messages(
@@ -215,7 +217,7 @@ def send_messages(
 
     ``lines`` has lines of the plan by the shards' numbers; the messages also have the short ones. If the run limits its
     concurrency, only its checks send messages (``by_check``), see ``runs.dispatch``; for a cancelled run none are sent.
-    All records are drawn in any case, since the iterator may do work.
+    All ``records`` are iterated in any case, since the iterator may do work.
     """
     short_lines = {number: line.decode() for number, line in (lines or {}).items() if len(line) <= MAX_SENT_BYTES}
     refs = (record.ref for record in records if record.is_for_functions)

@@ -334,15 +334,15 @@ def read_request(document: Mapping[str, Any], *, command: bool = False, dry_run:
         raise EventError(_unknown_key(unknown[0], shown_names))
     for name, value in document.items():
         place = place_by_name[name]
-        group, read = values[place.group], _read_value(place, shown_names[name], value)
+        group, parsed = values[place.group], _read_value(place, shown_names[name], value)
         if place.kind in ("lists", "items"):
-            group[place.field] = group.get(place.field, ()) + read
+            group[place.field] = group.get(place.field, ()) + parsed
         elif place.kind == "tolerance":
-            group["tolerated_failure_count"], group["tolerated_failure_percentage"] = read
+            group["tolerated_failure_count"], group["tolerated_failure_percentage"] = parsed
         elif not place.key.value:
-            group[place.field] = read
+            group[place.field] = parsed
         # Several flags set one field, such as --append and --overwrite: the last one must not win unnoticed.
-        elif read and group.setdefault(place.field, place.key.value) != place.key.value:
+        elif parsed and group.setdefault(place.field, place.key.value) != place.key.value:
             raise SettingsError(
                 f"{shown_names[group[place.field]]} and {shown_names[name]} exclude each other; give one of them"
             )
@@ -358,20 +358,20 @@ def read_request(document: Mapping[str, Any], *, command: bool = False, dry_run:
     return request
 
 
-def _with_derived_fields(request: RunRequest, named: Mapping[str, str]) -> RunRequest:
-    """The request with the fields that others set: a Parquet table sets the output, a schema sets a parameter.
+def _with_derived_fields(request: RunRequest, names: Mapping[str, str]) -> RunRequest:
+    """The request with the fields that follow from others: a Parquet table sets the output, a schema sets a parameter.
 
-    ``named`` has the name of each key in messages.
+    ``names`` has each key's name for messages: ``--table`` or ``table``. PlanError if two fields exclude each other.
     """
     if request.table and request.options.output_per:
-        raise PlanError(f"{named['table']} and {named['output_per']} exclude each other; give one of them")
+        raise PlanError(f"{names['table']} and {names['output_per']} exclude each other; give one of them")
     if request.table.startswith(PARQUET):
         if request.output_uri:
-            raise PlanError(f"{named['table']} {request.table} is the output: leave out {named['output']}")
+            raise PlanError(f"{names['table']} {request.table} is the output: leave out {names['output']}")
         request = replace(request, output_uri=unquote(request.table.removeprefix(PARQUET).removeprefix("file://")))
     if request.schema:
         if SCHEMA in request.params:
-            raise PlanError(f"{named['schema']} and the parameter {SCHEMA} are the same; give one of them")
+            raise PlanError(f"{names['schema']} and the parameter {SCHEMA} are the same; give one of them")
         request = replace(request, schema="", params={**request.params, SCHEMA: request.schema})
     return request
 
@@ -385,47 +385,47 @@ def _read_value(place: Place, name: str, value: Any) -> Any:
     if key.choices and value not in key.choices:
         raise SettingsError(f"{name} is {value!r}; it must be {' or '.join(key.choices)}")
     try:
-        read = kind.read(value)
+        parsed = kind.read(value)
     except SettingsError as error:
         raise SettingsError(f"{name}: {error}") from error
-    if key.minimum is not None and read < key.minimum:
+    if key.minimum is not None and parsed < key.minimum:
         raise SettingsError(f"{name} is {value}; it must be at least {key.minimum:g}")
-    return read
+    return parsed
 
 
-def _unknown_key(name: str, named: Mapping[str, str]) -> str:
+def _unknown_key(name: str, names: Mapping[str, str]) -> str:
     import difflib  # needed for this error only
 
-    similar = difflib.get_close_matches(name, sorted(named), 1)
-    remedy = f"is {similar[0]} meant?" if similar else f"there are {', '.join(sorted(named))}"
+    similar = difflib.get_close_matches(name, sorted(names), 1)
+    remedy = f"is {similar[0]} meant?" if similar else f"there are {', '.join(sorted(names))}"
     return f"a request has no key {name!r}; {remedy}"
 
 
-def _refuse_contradictions(request: RunRequest, named: Mapping[str, str], *, needs_output: bool) -> None:
+def _refuse_contradictions(request: RunRequest, names: Mapping[str, str], *, needs_output: bool) -> None:
     """PlanError if a value is missing, or two values exclude each other."""
     if not request.script:
-        raise PlanError(f"{named['script']} is missing: name the script to run")
+        raise PlanError(f"{names['script']} is missing: name the script to run")
     # An option after `--` is an argument of the script: the message shows these, since the option counts as missing.
     hint = ""
     if request.args:
         hint = f"; {', '.join(map(repr, redacted(request.args)))} went to the script as its arguments"
     if needs_output and not (request.output_uri or request.table):
-        raise PlanError(f"{named['output']} is missing: name where the run writes (or {named['table']}){hint}")
+        raise PlanError(f"{names['output']} is missing: name where the run writes (or {names['table']}){hint}")
     if not request.inputs and not request.lists:
-        folders, lists, items = named["inputs"], named["lists"], named["items"]
+        folders, lists, items = names["inputs"], names["lists"], names["items"]
         raise PlanError(f"no input was given: name folders or objects ({folders}), or a list ({lists}, {items}){hint}")
     if request.params.get(SCHEMA) == INFER and any(list_request.items for list_request in request.lists):
-        raise PlanError(f"{named['schema']} infer needs CSV files; {named['items']} are not files")
+        raise PlanError(f"{names['schema']} infer needs CSV files; {names['items']} are not files")
     if request.run_id and request.idempotency_key:
-        both = f"{named['run_id']} and {named['idempotency_key']}"
+        both = f"{names['run_id']} and {names['idempotency_key']}"
         raise PlanError(f"{both} were given; give one of them: each names one run")
     next_fields = ("next_output", "next_shards", "next_items")
-    if not request.next and (next_options := [named[name] for name in next_fields if getattr(request, name)]):
-        raise PlanError(f"{next_options[0]} needs the script of the next run: name it as {named['next']}")
+    if not request.next and (next_options := [names[name] for name in next_fields if getattr(request, name)]):
+        raise PlanError(f"{next_options[0]} needs the script of the next run: name it as {names['next']}")
     if request.next_shards > 1:
         raise PlanError(
-            f"{named['next_shards']} is {request.next_shards}; it must be 1, or left out: then the next run packs its "
+            f"{names['next_shards']} is {request.next_shards}; it must be 1, or left out: then the next run packs its "
             "input into shards like this one"
         )
     if request.next_output and "://" not in request.next_output:
-        raise PlanError(f"{named['next_output']} {request.next_output} must be an s3:// folder")
+        raise PlanError(f"{names['next_output']} {request.next_output} must be an s3:// folder")

@@ -57,30 +57,32 @@ def chosen(
     options: RunOptions,
     table: str,
     spark_lines: Collection[str] = (),
-    known: RunOptions | None = None,
+    earlier_options: RunOptions | None = None,
 ) -> RunOptions:
     """The options with the named engine, or the engines that ``auto`` stands for, if they can write to ``table``.
 
-    PlanError if there is no such engine. ``spark_lines`` are the lines of Spark that scripts ask for; ``known`` are the
-    run's options if it was entered before. Without a deployment the stack is the local one.
+    PlanError if there is no such engine. ``spark_lines`` are the lines of Spark that scripts ask for;
+    ``earlier_options`` are the options with which this run was entered before, if it was: ``auto`` keeps their engine.
+    Without a deployment the stack is the local one.
     """
     if not options.engine:
         return options
     if deployment is None:
+        # The local stack has the first configured engine do the shards, or a plain process.
         return replace(options, engine=next(iter(engines()), PROCESS)) if options.engine == AUTO else options
-    # `auto` might choose another engine by now, so that the repeated request would not be for the same run.
-    if options.engine == AUTO and known and known.engine:
-        return replace(options, engine=known.engine)
-    names = _fit_or_refuse(deployment, options.engine, table, spark_lines)
-    are_like_functions = all(deployment.engines[name].like_functions for name in names.split(","))
-    if options.output_per and options.max_objects > 1 and not are_like_functions:
+    # `auto` might now choose another engine: then the repeated request would not be for the same run.
+    if options.engine == AUTO and earlier_options and earlier_options.engine:
+        return replace(options, engine=earlier_options.engine)
+    names = _fit_engines_or_refuse(deployment, options.engine, table, spark_lines)
+    can_write_per_input = all(deployment.engines[name].like_functions for name in names.split(","))
+    if options.output_per and options.max_objects > 1 and not can_write_per_input:
         raise PlanError(f"{names} cannot give each input an output: plan one input a shard (--max-objects 1)")
     return replace(options, engine=names)
 
 
 def of_redrive(deployment: Deployment, name: str, table: str) -> str:
     """The engine for redriven shards; "" if none is named: each keeps its own. PlanError if it cannot do them."""
-    return name and _fit_or_refuse(deployment, name, table).partition(",")[0]
+    return name and _fit_engines_or_refuse(deployment, name, table).partition(",")[0]
 
 
 def for_one_shard(deployment: Deployment, options: RunOptions) -> RunOptions:
@@ -88,13 +90,13 @@ def for_one_shard(deployment: Deployment, options: RunOptions) -> RunOptions:
     whole = replace(options, target_bytes=NO_LIMIT_BYTES, max_objects=NO_LIMIT_BYTES)
     if options.engine:
         return whole
-    engine, _ = _fit(deployment, AUTO)
+    engine, _ = _fit_engines(deployment, AUTO)
     return replace(whole, engine=engine, too_large=ENGINE if engine else FAIL)
 
 
-def _fit_or_refuse(deployment: Deployment, name: str, table: str, spark_lines: Collection[str] = ()) -> str:
+def _fit_engines_or_refuse(deployment: Deployment, name: str, table: str, spark_lines: Collection[str] = ()) -> str:
     """The names of the fit engines; PlanError if there are none."""
-    names, reasons = _fit(deployment, name, table.partition(":")[0], spark_lines)
+    names, reasons = _fit_engines(deployment, name, table.partition(":")[0], spark_lines)
     if names:
         return names
     if reasons:
@@ -109,7 +111,7 @@ def _fit_or_refuse(deployment: Deployment, name: str, table: str, spark_lines: C
     )
 
 
-def _fit(
+def _fit_engines(
     deployment: Deployment, name: str, table_format: str = "", spark_lines: Collection[str] = ()
 ) -> tuple[str, list[str]]:
     """The name of the first fit engine, and the reasons why engines before it are unfit.

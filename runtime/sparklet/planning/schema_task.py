@@ -48,17 +48,17 @@ def sample_of(lines: Iterable[Line]) -> tuple[str, ...]:
         has_later_slices = line.position.slices > 0
     if has_later_slices:
         del sizes[last]
-    small = [uri for uri, size_bytes in sizes.items() if size_bytes <= MAX_BYTES]
-    if not small:
+    small_uris = [uri for uri, size_bytes in sizes.items() if size_bytes <= MAX_BYTES]
+    if not small_uris:
         raise PlanError(f"no input is an object of at most {MAX_BYTES // MIB} MiB, so no schema is inferred; {REMEDY}")
-    chosen, total_bytes = [], 0
-    count = min(MAX_OBJECTS, len(small))
+    sample, total_bytes = [], 0
+    count = min(MAX_OBJECTS, len(small_uris))
     for number in range(count):
-        uri = small[number * len(small) // count]
+        uri = small_uris[number * len(small_uris) // count]
         if total_bytes + sizes[uri] <= MAX_BYTES:
-            chosen.append(uri)
+            sample.append(uri)
             total_bytes += sizes[uri]
-    return tuple(chosen)
+    return tuple(sample)
 
 
 def inferred_schema(deployment: Deployment, run: Run, follower: Run) -> str | None:

@@ -33,24 +33,24 @@ class TableFolders:
     table is allowed if a pattern excludes its log: so the user asks for its files as they are.
     """
 
-    def __init__(self, folder: str, exclude: Sequence[str], planned: str = "") -> None:
-        self._folder, self._exclude, self._planned = folder, exclude, planned
+    def __init__(self, folder: str, exclude: Sequence[str], last_planned: str = "") -> None:
+        self._folder, self._exclude, self._last_planned = folder, exclude, last_planned
         # No address begins with a zero character.
         self._table = self._log = "\0"
 
     def note_listed(self, uri: str) -> None:
-        """Note an object of the listing; UnplannableError if by it the last planned object belongs to a table."""
+        """Note an object of the listing; UnplannableError if it shows that the last planned object is a table's."""
         if (log := _LOG.search(uri)) and not uri.startswith(self._table):
-            # Names in the log that no file has, so that only patterns match which exclude the whole log.
-            in_log = {f"{uri[start : log.end()]}\0" for start in (log.start(1), len(self._folder))}
-            if not any(matches(path, pattern) for path in in_log for pattern in self._exclude):
+            # Names in the log that no file has: only a pattern that excludes the whole log matches them.
+            names_in_log = {f"{uri[start : log.end()]}\0" for start in (log.start(1), len(self._folder))}
+            if not any(matches(path, pattern) for path in names_in_log for pattern in self._exclude):
                 self._table, self._log = uri[: log.start(1)], uri[: log.end()]
                 # A table's data may be listed before its log: Iceberg's data/ comes before metadata/.
-                self.note_planned(self._planned)
+                self.note_planned(self._last_planned)
 
     def note_planned(self, uri: str) -> None:
         """Note a planned object; UnplannableError if it is in a table's folder and not part of the table's log."""
-        self._planned = uri
+        self._last_planned = uri
         if not uri.startswith(self._table) or uri.startswith(self._log):
             return
         log, below = self._log[len(self._table) :], self._table[len(self._folder) :]
@@ -64,7 +64,7 @@ class TableFolders:
 
 
 def refuse_part_of_table(folder: str, exclude: Sequence[str], names: Callable[[str], Iterable[str]]) -> None:
-    """UnplannableError if an input folder is a table's or lies in one; ``names`` lists names by their beginning."""
+    """UnplannableError if an input folder is a table's or lies in one; ``names`` lists those that begin with a text."""
     tables = TableFolders(folder, exclude, folder)
     # A bucket's root is left out: few have the permission to list it, and few buckets are a table.
     slashes = [*re.finditer("^/|(?<![:/])/", folder)][1:]
@@ -110,15 +110,15 @@ def local_files(path: Path, file_filter: Filter | None = None) -> Iterator[tuple
         yield _checked_key(path, path.name)
 
 
-def _walk(folder: Path, prefix: str, above: tuple[tuple[int, int], ...]) -> Iterator[tuple[Path, str]]:
-    """The files of a folder and of the folders below it; ``above`` has the identities of the folders above it."""
+def _walk(folder: Path, prefix: str, ancestors: tuple[tuple[int, int], ...]) -> Iterator[tuple[Path, str]]:
+    """The files of a folder and of the folders below it; ``ancestors`` has the identities of the folders above it."""
     identity = (folder.stat().st_dev, folder.stat().st_ino)
-    if identity in above:
+    if identity in ancestors:
         raise PlanError(f"the link {folder} leads back into a folder above it; remove it or name other inputs")
     for name in _names(folder):
         path, key = folder / name.rstrip("/"), prefix + name
         if name.endswith("/"):
-            yield from _walk(path, key, (*above, identity))
+            yield from _walk(path, key, (*ancestors, identity))
         else:
             yield path, key
 

@@ -103,7 +103,7 @@ def _json_value(text: str, row: int) -> Any:
 def table_rows(
     file: Path, form: str, after_row: int = 0, *, all_columns: bool = False
 ) -> Iterator[tuple[int, dict[str, Any]]]:
-    """The rows of a file in Parquet or ORC, without the batches up to ``after_row``.
+    """The rows of a file in Parquet or ORC; batches that end at or before ``after_row`` are left out.
 
     They have the columns that describe objects, or ``all_columns``. RowError if the file is not in that format.
     """

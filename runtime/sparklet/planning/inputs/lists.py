@@ -232,7 +232,7 @@ class ListReader:
         try:
             for row, value in rows:
                 place = (number, row)
-                # Readers begin at the start of a file or batch, so that rows come again which are in shards already.
+                # Readers begin at the start of a file or batch, so rows that are in shards already come again.
                 if place <= after:
                     continue
                 yield place, parse(value)
@@ -248,13 +248,13 @@ class Listed:
         self._reader, self._store, self._options = reader, store, options
 
     def candidates(self, position: Position) -> Iterator[Candidate]:
-        """All objects, or items, after a position; first the object of which slices remain to plan, if there is one."""
+        """All objects, or items, after a position; first an object some of whose slices remain to plan."""
         file, row = map(int, (position.after or "0:0").split(":"))
         if self._reader.source.items:
             for (item_file, item_row), item in self._reader.items((file, row)):
                 yield Candidate(f"{item_file}:{item_row}", "", None, item=item)
             return
-        # The row comes once more if not all slices of its object are planned.
+        # The row is read once more if not all slices of its object are planned.
         entries = self._reader.entries((file, row - 1) if position.slices else (file, row))
         while batch := list(islice(entries, HEADS_AT_ONCE)):
             incomplete = [(entry.uri, self._version(entry)) for _, entry in batch if self._needs_head(entry)]

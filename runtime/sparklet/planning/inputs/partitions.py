@@ -67,7 +67,10 @@ def columns_of(path: str) -> tuple[str, list[tuple[str, str]]]:
 
 
 def seen_partitions(uris: Sequence[str], inputs: tuple[str, ...], examples: Sequence[str]) -> dict[str, str]:
-    """By address the roots of objects in partitions, and of ``examples`` with kinds of values that these lack."""
+    """The root (see ``partition_root``) of each object that is in a partition, by the object's address.
+
+    Also those of ``examples`` that have kinds of values which none of the objects has.
+    """
     roots = {uri: root for uri in uris if (root := partition_root(uri[: uri.rfind("/") + 1], inputs))}
     seen = {kind for uri, root in roots.items() for kind in _kinds(uri, root)}
     # Only kinds that the shard lacks, since each example is an empty file in Spark's listing.
@@ -104,25 +107,25 @@ class Partitions:
         # Objects of one folder follow each other in a listing, so most need no check of their own.
         if folder == self._last or not (root := _root(uri, self._inputs)):
             return
-        within, columns = columns_of(uri[len(root) :])
+        parent, columns = columns_of(uri[len(root) :])
         names = [name for name, _ in columns]
-        self._last, first = folder, self._first.setdefault(root, (uri, within, names))
-        first_uri, first_within, first_names = first
+        self._last, first = folder, self._first.setdefault(root, (uri, parent, names))
+        first_uri, first_parent, first_names = first
         if bool(names) != bool(first_names):
-            beside, other = (first_uri, uri) if names else (uri, first_uri)
+            stray_uri, other = (first_uri, uri) if names else (uri, first_uri)
             input_folder = next(
                 input_uri for input_uri in self._inputs if input_uri.endswith("/") and uri.startswith(input_uri)
             )
-            pattern = f"/{glob.escape(beside[len(input_folder) : beside.rfind('/') + 1])}*"
+            pattern = f"/{glob.escape(stray_uri[len(input_folder) : stray_uri.rfind('/') + 1])}*"
             raise UnplannableError(
-                f"{beside} is not in a folder of columns, as {other} is: one Spark job over {input_folder} would drop "
-                f"or refuse the first one; leave it out with --exclude '{pattern}', or give it to a run of its own "
-                "(--include)"
+                f"{stray_uri} is not in a folder of columns, as {other} is: one Spark job over {input_folder} would "
+                f"drop or refuse the first one; leave it out with --exclude '{pattern}', or give it to a run of its "
+                "own (--include)"
             )
-        if (first_within, first_names) != (within, names):
+        if (first_parent, first_names) != (parent, names):
             raise UnplannableError(
-                f"{first_uri} has the columns {', '.join(first_names)} as folders below {root}{first_within}, and "
-                f"{uri} has {', '.join(names)} below {root}{within}: Spark refuses to read them together; give the "
+                f"{first_uri} has the columns {', '.join(first_names)} as folders below {root}{first_parent}, and "
+                f"{uri} has {', '.join(names)} below {root}{parent}: Spark refuses to read them together; give the "
                 "folders to separate runs, or choose some with --include"
             )
         for kind in _kinds(folder, root):

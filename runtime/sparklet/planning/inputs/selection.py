@@ -131,22 +131,22 @@ class Digests:
             # writes nothing as long as the digests fit into the cache.
             "PRAGMA journal_mode = OFF",
             f"PRAGMA cache_size = -{CACHE_KIB}",
-            "CREATE TABLE met (digest BLOB PRIMARY KEY) WITHOUT ROWID",
+            "CREATE TABLE digests (digest BLOB PRIMARY KEY) WITHOUT ROWID",
             "BEGIN",
         ):
             self._file.execute(statement)
 
     def add(self, *name: str) -> bool:
         """Add an object by its address, version and the like; return whether it is new."""
-        return self._execute("INSERT OR IGNORE INTO met VALUES (?)", name).rowcount == 1
+        return self._execute("INSERT OR IGNORE INTO digests VALUES (?)", name).rowcount == 1
 
     def discard(self, *name: str) -> None:
         """Remove an object."""
-        self._execute("DELETE FROM met WHERE digest = ?", name)
+        self._execute("DELETE FROM digests WHERE digest = ?", name)
 
     def has(self, *name: str) -> bool:
         """Whether an object was added."""
-        return self._execute("SELECT 1 FROM met WHERE digest = ?", name).fetchone() is not None
+        return self._execute("SELECT 1 FROM digests WHERE digest = ?", name).fetchone() is not None
 
     def _execute(self, statement: str, name: tuple[str, ...]) -> sqlite3.Cursor:
         text = "".join(f"{len(part)}:{part}" for part in name)  # no two names have the same text

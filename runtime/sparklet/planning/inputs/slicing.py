@@ -135,15 +135,15 @@ def slice_objects(
     for entry in objects:
         end = entry.position
         # An earlier planner may have sealed a part that ends between two slices of this object.
-        done = position.slices if (end.source, end.after) == (position.source, position.after) else 0
+        planned_slices = position.slices if (end.source, end.after) == (position.source, position.after) else 0
         slices = _slices(store, entry.item, options, whole, access)
         # The cuts of another content would not fit the earlier ones: rows would be lost or doubled.
-        if done and position.etag != slices[0].etag:
+        if planned_slices and position.etag != slices[0].etag:
             raise PlanError(
                 f"{entry.item.uri} was replaced while its slices were planned: those of its former content are in "
                 "shards already and will fail; cancel this run and start a new one"
             )
-        for count, item in enumerate(slices[done:], done + 1):
+        for count, item in enumerate(slices[planned_slices:], planned_slices + 1):
             slice_position = end if count == len(slices) else replace(end, slices=count, etag=item.etag)
             yield replace(entry, item=item, position=slice_position)
 
