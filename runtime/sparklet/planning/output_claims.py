@@ -40,7 +40,7 @@ def refuse_outputs(deployment: Deployment, run: Run) -> None:
     # Only the ledger shows a run that was entered and has no claim yet. But its index may lag, so the claims are read,
     # too: listings of S3 do not lag.
     for other in deployment.ledger.runs.unfinalized():
-        _refuse_together(run, other)
+        _refuse_conflict(run, other)
     _refuse_claimed(deployment, run, _claims(deployment))
     _refuse_not_empty(deployment, run)
     # Only files that Sparklet published are deleted: another file would stay, and be read with the new output.
@@ -59,11 +59,11 @@ def _refuse_not_empty(deployment: Deployment, run: Run) -> None:
             )
 
 
-def _refuse_together(run: Run, other: Run) -> None:
+def _refuse_conflict(run: Run, other: Run) -> None:
     """PlanError if another open run has an incremental run's name, or if one of the two needs a folder for itself.
 
-    A run that appends is allowed beside a run that appends, too, or whose plan is sealed. So is a redriven run: its
-    output is in the folder already.
+    A run that appends, or a redriven run (its output is in the folder already), is allowed beside a run that appends or
+    whose plan is sealed.
     """
     # A run also claims the folder of its next run: they must not refuse each other.
     if other.state.ended or (other.parent or other.run_id) == (run.parent or run.run_id):
@@ -101,7 +101,7 @@ class _Claim:
 
 
 def take_outputs(deployment: Deployment, run: Run, *, empty: bool = False) -> None:
-    """Claim the outputs of a run without a plan part, and ``empty`` them; if that is refused, the run has FAILED."""
+    """Claim the outputs of a run without a plan part, and ``empty`` them; if that is refused, end the run as FAILED."""
     try:
         since_s = claim_outputs(deployment, run)
         if empty:
@@ -122,8 +122,8 @@ def claim_outputs(deployment: Deployment, run: Run) -> float:
         for position, claim in enumerate(claims, 1):
             # The claim exists if a planner comes again, and after the put of this loop.
             if (claim.identity, claim.generation) == (run.identity, run.generation):
-                # The claim may have a number that became free when the run before ended: then runs that were let in
-                # meanwhile have later claims, which this run has not checked. If another planner has planned this run,
+                # The claim may have taken a number that became free when another run ended. Then runs that were let in
+                # meanwhile have later claims, which this run must check. But if another planner has planned this run,
                 # they came after it. The state is read last, since the run may be planned between the two reads.
                 later_claims = claims[position:]
                 if later_claims and deployment.ledger.runs.get(run.run_id).state is RunState.PLANNING:
@@ -159,7 +159,7 @@ def _refuse_claimed(deployment: Deployment, run: Run, claims: Sequence[_Claim]) 
         has_its_name = run.options.incremental and claim.name == run.name
         may_conflict = has_its_name or any(_overlap(folder, claim.folders) for folder in _claimed_folders(run))
         if may_conflict and (other := _claimer(deployment, claim)):
-            _refuse_together(run, other)
+            _refuse_conflict(run, other)
 
 
 def _claimer(deployment: Deployment, claim: _Claim) -> Run | None:
@@ -190,10 +190,10 @@ def earlier_followers(deployment: Deployment, parent: str, kind: RunKind, number
 def delete_replaced(deployment: Deployment, run: Run, since_s: float) -> None:
     """Delete what a run replaces, before its first shard is dispatched; a repeated or late call does no harm.
 
-    Only files that Sparklet published before ``since_s``, when the run claimed the folder, are deleted. Before them go
-    the files that their runs have staged, so that these are not published later. A next run also replaces the output of
-    earlier generations' next runs; CheckpointConflictError if one of them has not ended. An incremental run plans again
-    what earlier runs of its name have not done: files that their FAILED shards have published are deleted.
+    Only files that Sparklet published before ``since_s``, when the run claimed the folder, are deleted. Before that,
+    files that their runs have staged are deleted, so that they are not published later. A next run also replaces the
+    output of earlier generations' next runs; CheckpointConflictError if one of them has not ended. An incremental run
+    plans again what earlier runs of its name have not done: files that their FAILED shards have published are deleted.
     PlanError if this run, or another open run, reads a file that would be deleted.
     """
     for other in others_of_name(deployment, run.name, run.run_id) if run.options.incremental else ():
@@ -206,8 +206,8 @@ def delete_replaced(deployment: Deployment, run: Run, since_s: float) -> None:
         raise CheckpointConflictError(
             f"{run.run_id} cannot be planned before {still_open}, whose output it replaces, has ended"
         )
-    replaces_all, replaced = run.options.existing == "overwrite", {other.identity for other in earlier}
-    if not (replaces_all or replaced):
+    replaces_all, replaced_identities = run.options.existing == "overwrite", {other.identity for other in earlier}
+    if not (replaces_all or replaced_identities):
         return
     # A planner that wakes late may claim anew for a run that has ended and released its claim. Files that others have
     # published in between are older than the new claim, and must stay.
@@ -219,7 +219,7 @@ def delete_replaced(deployment: Deployment, run: Run, since_s: float) -> None:
             # Both times are by S3's clock. A file that is newer than the claim is of a run that was let in beside this
             # one, and stays like this run's own files.
             publisher = file.by["identity"] if file.by and file.modified_s <= since_s else run.identity
-            if publisher in replaced or (replaces_all and publisher != run.identity):
+            if publisher in replaced_identities or (replaces_all and publisher != run.identity):
                 yield file.uri
 
     # The files are listed twice: nothing is deleted before it is known that no run reads any of them.
@@ -259,7 +259,7 @@ def delete_half_published(deployment: Deployment, run: Run, reader: Run | None =
 def refuse_read(deployment: Deployment, within: str, uris: Iterable[str], reader: Run | None = None) -> None:
     """PlanError if an open run, or ``reader``, has one of ``uris``, which are to be deleted, among its inputs.
 
-    All ``uris`` are in the folder ``within``. They are drawn only if a run reads in that folder.
+    All ``uris`` are in the folder ``within``. They are read only if a run has inputs in that folder.
     """
     reads = list[tuple[str, tuple[str, ...], set[str]]]()
     for run in (*filter(None, [reader]), *deployment.ledger.runs.unfinalized()):
@@ -269,7 +269,7 @@ def refuse_read(deployment: Deployment, within: str, uris: Iterable[str], reader
             folders = tuple(folder for folder in run.inputs if folder.endswith("/") and _overlap(folder, (within,)))
             objects = {uri for uri in chain(run.inputs, listed) if uri.startswith(within)}
             reads += [(run.run_id, folders, objects)] if folders or objects else []
-    # `uris` may be a listing of S3, which is not requested before the first of them is drawn.
+    # `uris` may be a listing of S3, which is not requested before the first of them is read.
     for uri in uris if reads else ():
         run_id = next((run_id for run_id, folders, objects in reads if uri in objects or uri.startswith(folders)), "")
         if run_id:
@@ -281,12 +281,16 @@ def half_published_shards(deployment: Deployment, run: Run) -> Iterator[ShardRec
     return (record for record in deployment.ledger.shards.list(run.run_id, ShardState.FAILED) if record.winner)
 
 
-def refuse_overtaken(deployment: Deployment, run: Run, *, lacks: bool = True) -> None:
-    """PlanError if a run must not be redriven: a later one has replaced its output, or plans what it ``lacks``."""
+def refuse_overtaken(deployment: Deployment, run: Run, *, has_missing_output: bool = True) -> None:
+    """PlanError if a run must not be redriven.
+
+    So it is if a later run has replaced its output; or, if shards to redrive have no output (``has_missing_output``),
+    if a later incremental run of its name plans their inputs again.
+    """
     overtaken = f"the run {run.run_id} cannot be redriven any more"
     if later := replaced_by(deployment, run):
-        raise PlanError(f"{overtaken}: the run {later} has replaced its output")
-    for other in _later(deployment, run) if lacks else ():
+        raise PlanError(f"{overtaken}: the run {later} has replaced what it wrote")
+    for other in _later_runs(deployment, run) if has_missing_output else ():
         both_incremental = run.options.incremental and other.options.incremental and other.name == run.name
         # A later run that ended without a plan part, for example since it was refused, plans nothing again.
         if both_incremental and (not other.state.ended or next(deployment.ledger.runs.parts(other.run_id), None)):
@@ -296,7 +300,7 @@ def refuse_overtaken(deployment: Deployment, run: Run, *, lacks: bool = True) ->
 
 def replaced_by(deployment: Deployment, run: Run) -> str:
     """The id of a later run that has replaced this one's output; "" if none has."""
-    for other in _later(deployment, run):
+    for other in _later_runs(deployment, run):
         shares_folder = any(
             _overlap(folder, _claimed_folders(run)) for folder in (other.output_uri, other.local_output) if folder
         )
@@ -306,11 +310,11 @@ def replaced_by(deployment: Deployment, run: Run) -> str:
     return ""
 
 
-def _later(deployment: Deployment, run: Run) -> Iterator[Run]:
+def _later_runs(deployment: Deployment, run: Run) -> Iterator[Run]:
     """The other runs that were entered since this one, newest first."""
     # If two runs have the same time, each counts as the later one, since it is not known which was first.
-    entered = takewhile(lambda other: other.created_s >= run.created_s, deployment.ledger.runs.list())
-    return (other for other in entered if other.run_id != run.run_id)
+    later_runs = takewhile(lambda other: other.created_s >= run.created_s, deployment.ledger.runs.list())
+    return (other for other in later_runs if other.run_id != run.run_id)
 
 
 def _folders(run: Run) -> tuple[str, ...]:
@@ -322,8 +326,8 @@ def _claimed_folders(run: Run) -> tuple[str, ...]:
     return (*_folders(run), run.local_output) if run.local_output else _folders(run)
 
 
-def _overlap(folder: str, others: tuple[str, ...]) -> bool:
-    return any(folder.startswith(other) or other.startswith(folder) for other in others)
+def _overlap(folder: str, other_folders: tuple[str, ...]) -> bool:
+    return any(folder.startswith(other) or other.startswith(folder) for other in other_folders)
 
 
 RunStatus = tuple[str, int, RunState]  # identity, generation, state
@@ -355,7 +359,7 @@ def _add_finished(deployment: Deployment, run: Run, done: Digests) -> None:
         if all(succeeded for _, succeeded in items):
             done.add(*name)
     last_part = deque(deployment.ledger.runs.parts(run.run_id), maxlen=1)
-    # The planner was stopped before all slices of the last object were planned.
+    # The planner was stopped before all slices of the last object were planned: so that object is not done.
     if last_part and last_part[0].position.slices:
         done.discard(*name)
 
@@ -364,9 +368,9 @@ def _outcomes(deployment: Deployment, run: Run) -> Iterator[tuple[tuple[str, str
     """Each object and slice of a run's plan, and whether its shard has output and all its writes are committed."""
     uncommitted = uncommitted_shards(deployment, run)
     records = (record for record in deployment.ledger.shards.list(run.run_id) if record.has_output)
-    done = (record.number for record in records if record.number not in uncommitted)
+    done_numbers = (record.number for record in records if record.number not in uncommitted)
     # Ledger and plan are both read in the order of numbers, so one pass joins them without keeping the shards.
-    number, parts = next(done, None), list(deployment.ledger.runs.parts(run.run_id))
+    number, parts = next(done_numbers, None), list(deployment.ledger.runs.parts(run.run_id))
     is_done_in_pieces = dict[tuple[str, str, str, Slice | None], bool]()
     for part in parts:
         for shard in shards_of(deployment, run.run_id, part) if part.part.startswith(OF_SPLIT) else ():
@@ -383,7 +387,7 @@ def _outcomes(deployment: Deployment, run: Run) -> Iterator[tuple[tuple[str, str
     for part in parts:
         for shard in () if part.part.startswith(OF_SPLIT) else shards_of(deployment, run.run_id, part):
             while number is not None and number < shard.number:
-                number = next(done, None)
+                number = next(done_numbers, None)
             for item in shard.objects:
                 is_done = number == shard.number or is_done_in_pieces.get(_object_key(item), False)
                 yield (item.uri, item.version_id, item.etag), is_done

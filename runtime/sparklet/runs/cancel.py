@@ -33,7 +33,10 @@ class Cancelled:
 
 
 def cancel(deployment: Deployment, run_id: str) -> Cancelled:
-    """Stop a run; a second call continues an interrupted one. PlanError if the run has ended otherwise."""
+    """Cancel a run and the open runs that follow it; seal its plan as it is, and fail its PENDING shards.
+
+    A second call continues an interrupted one. PlanError if the run has ended without being cancelled.
+    """
     run = deployment.ledger.runs.cancel(run_id)
     if run.cancelled_s is None:
         raise PlanError(f"the run {run_id} has ended already, it is {run.state}; there is nothing to cancel")
@@ -53,13 +56,13 @@ def cancel_followers(deployment: Deployment, run: Run) -> None:
 
 
 def seal_as_it_is(deployment: Deployment, run: Run) -> Run:
-    """Seal a cancelled run's plan with the shards of its sealed parts, which are then all in the ledger."""
+    """Seal a cancelled run's plan with the shards of its sealed parts; first enter those that the ledger lacks."""
     if run.sealed:
         return run
-    done = dispatch_sealed(deployment, run)
-    skipped = {NOT_PLANNED: 0, **done.skipped}
+    progress = dispatch_sealed(deployment, run)
+    skipped = {NOT_PLANNED: 0, **progress.skipped}
     try:
-        deployment.ledger.runs.seal_plan(run.run_id, done.shards, done.objects, done.size_bytes, skipped)
+        deployment.ledger.runs.seal_plan(run.run_id, progress.shards, progress.objects, progress.size_bytes, skipped)
     except CheckpointConflictError:
         # A check, another command or the planner may have sealed the plan in between; then nothing is left to do.
         if not deployment.ledger.runs.get(run.run_id).sealed:

@@ -117,7 +117,7 @@ def _finish_cancelled(deployment: Deployment, run: Run) -> CheckReport:
         run = seal_as_it_is(deployment, run)
     except SparkletError:
         # A plan file that cannot be read now may be readable later. At the time limit it is treated as lost, or the run
-        # would stay open for ever.
+        # would never end.
         if not _is_overdue(deployment, run) or deployment.ledger.shards.count(run.run_id).open:
             raise
         return _end_run(deployment, CheckReport(run, Counts()), RunState.CANCELLED)
@@ -190,10 +190,10 @@ def _requeue(deployment: Deployment, run: Run, counts: Counts, first_undispatche
     if run.options.max_concurrency:
         return send_up_to_cap(deployment, run)
     # Each message is counted before it is sent: after a crash in between the shard is due again later.
-    counted = (
+    counted_records = (
         deployment.ledger.attempts.count_requeue(record) for record in waiting() if MESSAGE.is_due(record, now_s)
     )
-    return send_messages(deployment, run, filter(None, counted), by_check=True)
+    return send_messages(deployment, run, filter(None, counted_records), by_check=True)
 
 
 def _runs_in_functions(deployment: Deployment, run: Run) -> bool:
@@ -292,31 +292,31 @@ def _end_run(
     deployment: Deployment,
     report: CheckReport,
     state: RunState,
-    counted: Counts | None = None,
+    counts: Counts | None = None,
     drift: Drift | None = None,
 ) -> CheckReport:
     """Write the manifests, then end the run: after a crash in between, the next check writes them again.
 
-    It also does so if a shard has been split since the shards were ``counted``: a DynamoDB transaction's items become
+    It also does so if a shard has been split since ``counts`` was read: a DynamoDB transaction's items become
     visible one by one.
     """
     # Read anew: this check may have entered followers, which the manifest must name.
     run = replace(report.run, followers=deployment.ledger.runs.get(report.run.run_id).followers)
     summary = write_manifests(deployment, run, state, drift)
     # The ledger ends no run that was cancelled, redriven or split since: the next check decides anew.
-    ended = deployment.ledger.runs.finish(run.run_id, run.generation, state, counted.total if counted else None)
-    is_same_redrive = ended.state.ended and ended.generation == run.generation > 0
+    latest_run = deployment.ledger.runs.finish(run.run_id, run.generation, state, counts.total if counts else None)
+    is_same_redrive = latest_run.state.ended and latest_run.generation == run.generation > 0
     # Other counts show that a redrive has moved shards since.
-    if counted and is_same_redrive and deployment.ledger.shards.count(run.run_id) != counted:
-        ended = reopen(deployment, ended, stays_cancelled=state is RunState.CANCELLED)
-    if ended.generation != run.generation and ended.state.ended:
-        summary = write_manifests(deployment, ended, ended.state)  # a redrive began and ended meanwhile
+    if counts and is_same_redrive and deployment.ledger.shards.count(run.run_id) != counts:
+        latest_run = reopen(deployment, latest_run, stays_cancelled=state is RunState.CANCELLED)
+    if latest_run.generation != run.generation and latest_run.state.ended:
+        summary = write_manifests(deployment, latest_run, latest_run.state)  # a redrive began and ended meanwhile
     # Schema, check and commit runs claim no output.
-    if ended.state.ended and not run.is_task:
-        release_outputs(deployment, ended)
-    unnotified = notify(deployment, ended, summary) if needs_notice(deployment, ended) else ""
-    report = replace(report, run=ended, counts=summary.counts, summary=summary)
-    return replace(report, just_ended=ended.state.ended, unnotified=unnotified)
+    if latest_run.state.ended and not run.is_task:
+        release_outputs(deployment, latest_run)
+    unnotified = notify(deployment, latest_run, summary) if needs_notice(deployment, latest_run) else ""
+    report = replace(report, run=latest_run, counts=summary.counts, summary=summary)
+    return replace(report, just_ended=latest_run.state.ended, unnotified=unnotified)
 
 
 def log_unnotified(report: CheckReport) -> None:

@@ -21,7 +21,7 @@ from sparklet.ports.deployment import Deployment
 from sparklet.runs.dispatch import DEAD_LETTER
 
 CLOCKS_DIFFER_S = 1.0  # how far the queue's clock and ours differ at most
-MAX_TRIES = 5  # while others change the shard's record; after that the message comes back
+MAX_TRIES = 5  # while others change the shard's record; after that SQS delivers the message again
 
 
 class Disposition(StrEnum):
@@ -34,7 +34,7 @@ class Disposition(StrEnum):
 
 
 def consume(deployment: Deployment, message: Message) -> Disposition:
-    """Dispose of a dead-letter message about a shard; if a port fails, the message must come back."""
+    """Dispose of a dead-letter message about a shard; after an error SQS must deliver the message again."""
     try:
         ref = ShardRef.from_document(read_json(message.body))
     except EventError as error:
@@ -49,13 +49,13 @@ def consume(deployment: Deployment, message: Message) -> Disposition:
         if not _depends_on(message, ref, run, record):
             return Disposition.DROPPED
         if record.used_attempts >= run.options.max_attempts or DEAD_LETTER.is_spent(record):
-            never = f"never started: {record.unrun} messages sent again all came back as dead-letter messages"
-            if deployment.ledger.attempts.abandon(record, last_failure(record, never)):
+            never_started = f"never started: {record.unrun} messages sent again all came back as dead-letter messages"
+            if deployment.ledger.attempts.abandon(record, last_failure(record, never_started)):
                 return Disposition.FAILED
         # Counted before it is sent: else a message that always comes back would never be given up. After a crash in
         # between the checker finds that the shard waits.
-        elif counted := deployment.ledger.attempts.count_requeue(record, unrun=True):
-            send_messages(deployment, run, [counted], by_check=True)
+        elif counted_record := deployment.ledger.attempts.count_requeue(record, unrun=True):
+            send_messages(deployment, run, [counted_record], by_check=True)
             return Disposition.SENT_AGAIN
     raise LedgerError(f"shard {ref.shard} of run {ref.run_id} changed {MAX_TRIES} times under its dead-letter message")
 
@@ -67,8 +67,8 @@ def _depends_on(message: Message, ref: ShardRef, run: Run, record: ShardRecord) 
     if run.cancelled_s is not None:
         return False  # the checker fails the shard
     # If so, a message was sent again at changed_s, and no attempt has ended since.
-    has_newer = record.requeues > 0 and record.attempts == 0
-    return not (has_newer and 0 < message.sent_s < record.changed_s - CLOCKS_DIFFER_S)
+    has_newer_message = record.requeues > 0 and record.attempts == 0
+    return not (has_newer_message and 0 < message.sent_s < record.changed_s - CLOCKS_DIFFER_S)
 
 
 def keep(deployment: Deployment, message: Message, reason: str) -> Disposition:

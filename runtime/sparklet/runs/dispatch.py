@@ -102,12 +102,15 @@ def give_up_all(
 
 
 def end_leases(deployment: Deployment, run: Run, *, escalate: bool = False) -> Iterator[ShardRecord]:
-    """End a run's expired leases; yield each shard as it is after that, PENDING or FAILED."""
+    """End a run's expired leases while the result is read; yield each shard as it is after that, PENDING or FAILED.
+
+    With ``escalate`` a shard that may need more memory or time moves to the next engine of the run's route.
+    """
     for record in deployment.for_a_while(
         deployment.ledger.shards.expired(run.run_id, ShardState.RUNNING, deployment.clock.now_s())
     ):
-        larger = next_of(run.options.engine, record.engine) if escalate else ""
-        if changed := deployment.ledger.attempts.expire(record, run.options.max_attempts, larger):
+        larger_engine = next_of(run.options.engine, record.engine) if escalate else ""
+        if changed := deployment.ledger.attempts.expire(record, run.options.max_attempts, larger_engine):
             yield changed
 
 
@@ -118,8 +121,8 @@ def within_cap(deployment: Deployment, run: Run, waiting: list[ShardRecord]) -> 
     """The waiting shards that have a place under the cap, by ``send_up_to_cap``."""
     if not waiting or run.has_map:
         return waiting
-    placed = _cap_files(deployment, run).get(SENT.format(run.generation), {"sent": {}})["sent"]
-    return [record for record in waiting if str(record.number) in placed]
+    sent_times = _cap_files(deployment, run).get(SENT.format(run.generation), {"sent": {}})["sent"]
+    return [record for record in waiting if str(record.number) in sent_times]
 
 
 def has_sent_messages(deployment: Deployment, run: Run) -> bool:
@@ -133,10 +136,10 @@ def send_up_to_cap(deployment: Deployment, run: Run) -> int:
     file = SENT.format(run.generation)
     # Names are padded, so the greatest one is the latest generation's.
     newest = max(files, default="")
-    earlier = files.get(newest, {"sent": {}})
+    earlier_document = files.get(newest, {"sent": {}})
     is_same_generation = newest == file  # else a redrive has moved shards that had ended
     to_send: list[ShardRecord] = []
-    for number, when_s in earlier["sent"].items():
+    for number, when_s in earlier_document["sent"].items():
         record = deployment.ledger.shards.get(run.run_id, int(number))
         if record.state.ended or record.split:
             continue
@@ -145,8 +148,8 @@ def send_up_to_cap(deployment: Deployment, run: Run) -> int:
             to_send.append(record)
         elif record.is_for_functions and CAPPED.is_due(record, now_s, when_s):
             to_send += filter(None, [deployment.ledger.attempts.count_requeue(record)])
-    lost = len(to_send) if is_same_generation else 0
-    next_number = earlier["next"] if is_same_generation else 0
+    lost_count = len(to_send) if is_same_generation else 0
+    next_number = earlier_document["next"] if is_same_generation else 0
     room = run.options.max_concurrency - _running_in_map(deployment, run, sent)
     for number in deployment.for_a_while(takewhile(lambda _: len(sent) < room, count(next_number))):
         if (next_record := deployment.known_shard(run.run_id, number)) is None:
@@ -162,7 +165,7 @@ def send_up_to_cap(deployment: Deployment, run: Run) -> int:
         deployment.run_uri(run.run_id, f"{FOLDER}{run.identity}/{file}"),
         json.dumps({"next": next_number, "sent": sent}).encode(),
     )
-    return lost
+    return lost_count
 
 
 def _running_in_map(deployment: Deployment, run: Run, sent: Container[int]) -> int:
@@ -212,7 +215,10 @@ def start_workers(deployment: Deployment, run: Run) -> tuple[int, str]:
 
 
 def _serve(deployment: Deployment, run: Run, name: str, waiting: Sequence[ShardRecord]) -> Iterator[bool]:
-    """Do what the shards that wait for one engine need; yield for each whether a worker was started."""
+    """Do what the shards that wait for one engine need; yield for each whether a worker was started.
+
+    SettingsError if the stack has other engines, but not this one.
+    """
     if name in deployment.engines:
         if most := deployment.engines[name].at_once:
             working = sum(record.engine == name for record in _running(deployment, run))
@@ -261,8 +267,8 @@ def _start_if_due(deployment: Deployment, engine: Engine, record: ShardRecord, f
         return _give_up_worker(deployment, record, f"{workers} workers ended before a claim; {last}")
     if workers and not WORKER.is_due(record, now_s):
         return False
-    counted = (record.run_id, record.number, record.generation, record.attempts, record.requeues, record.attempt_id)
-    token = hashlib.sha256(repr(counted).encode()).hexdigest()[:32]
+    counters = (record.run_id, record.number, record.generation, record.attempts, record.requeues, record.attempt_id)
+    token = hashlib.sha256(repr(counters).encode()).hexdigest()[:32]
     ref = ("--run", record.run_id, "--shard", str(record.number), "--generation", str(record.generation))
     try:
         task_id = engine.start(token, ("shard", *ref))

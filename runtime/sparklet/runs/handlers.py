@@ -129,11 +129,16 @@ def handle_check(deployment: Deployment) -> dict[str, Any]:
 def _response(report: CheckReport) -> dict[str, Any]:
     """A run's entry in the checker's response; what went wrong in its check is logged."""
     log_unnotified(report)
-    done = {"lapsed": report.expired, "started": report.started}
-    done |= {name: getattr(report, name) for name in ("requeued", "abandoned", "planned")}
+    actions = {"lapsed": report.expired, "started": report.started}
+    actions |= {name: getattr(report, name) for name in ("requeued", "abandoned", "planned")}
     if report.trouble:
         Log().warning("no worker can be started now", subject=report.run.run_id, error=report.trouble)
-    return {"state": str(report.run.state), "pending": report.counts.pending, "running": report.counts.running, **done}
+    return {
+        "state": str(report.run.state),
+        "pending": report.counts.pending,
+        "running": report.counts.running,
+        **actions,
+    }
 
 
 def _measure_deployment(deployment: Deployment, unfinalized: Iterable[Run], reports: Sequence[CheckReport]) -> None:

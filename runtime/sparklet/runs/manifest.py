@@ -56,12 +56,12 @@ def write_manifests(deployment: Deployment, run: Run, state: RunState, drift: Dr
         if record.state is not ShardState.SPLIT:
             files[_FILE_OF_STATE[record.state]].add(record)
     summary.drift = drift_of(deployment, run) if drift is None else drift
-    written = {name: result.close() for name, result in sorted(files.items())}
+    files_by_state = {name: result.close() for name, result in sorted(files.items())}
     scripts = [{"uri": script.uri, "sha256": script.sha256, "source": script.source_uri} for script in run.scripts]
     all_inputs = {"inputs": list(run.inputs), "lists": [source.uri for source in run.lists], "scripts": scripts}
     document: dict[str, Any] = {
         "DestinationBucket": deployment.bucket,
-        "ResultFiles": written,
+        "ResultFiles": files_by_state,
         "run": outcome(deployment, run, summary) | all_inputs,
     }
     if result_files := write_results(deployment, run, deployment.run_uri(run.run_id, RESULTS)):
@@ -70,7 +70,7 @@ def write_manifests(deployment: Deployment, run: Run, state: RunState, drift: Dr
     deployment.store.put(deployment.run_uri(run.run_id, REPORT), json.dumps(report, separators=(",", ":")).encode())
     # The manifest comes last: if it exists, later checks assume that the other files were written.
     deployment.store.put(deployment.run_uri(run.run_id, MANIFEST), json.dumps(document, indent=2).encode() + b"\n")
-    for name, entries in written.items():
+    for name, entries in files_by_state.items():
         # Files of an earlier end are deleted once no manifest names them any more.
         written_keys = {entry["Key"] for entry in entries}
         prefix = deployment.run_uri(run.run_id, f"{name}_")
@@ -96,7 +96,7 @@ class _ResultFiles:
     run_id: str
     name: str
     lines: list[str] = field(default_factory=list)
-    written: list[dict[str, Any]] = field(default_factory=list)
+    entries: list[dict[str, Any]] = field(default_factory=list)
 
     def add(self, record: ShardRecord) -> None:
         self.lines.append(json.dumps(_entry(record), separators=(",", ":")))
@@ -107,13 +107,13 @@ class _ResultFiles:
         """Write the last file; return all files as the manifest names them."""
         if self.lines:
             self._write()
-        return self.written
+        return self.entries
 
     def _write(self) -> None:
-        uri = self.deployment.run_uri(self.run_id, f"{self.name}_{len(self.written)}.json")
+        uri = self.deployment.run_uri(self.run_id, f"{self.name}_{len(self.entries)}.json")
         body = ("[\n" + ",\n".join(self.lines) + "\n]\n").encode()
         self.deployment.store.put(uri, body)
-        self.written.append({"Key": split_uri(uri)[1], "Size": len(body)})
+        self.entries.append({"Key": split_uri(uri)[1], "Size": len(body)})
         self.lines.clear()
 
 
@@ -212,8 +212,8 @@ class ShardTable:
         """
         fair = self._fair if self._all is None else self._all
         rows = {row[_SHARD]: row for row in (*fair, *self._failed, *(row for *_, row in self._slowest))}
-        ordered = sorted(rows.values(), key=itemgetter(_SHARD))
-        columns = {name: [row[index] for row in ordered] for index, name in enumerate(COLUMNS)}
+        ordered_rows = sorted(rows.values(), key=itemgetter(_SHARD))
+        columns = {name: [row[index] for row in ordered_rows] for index, name in enumerate(COLUMNS)}
         sampled = {row[_SHARD] for row in fair}
         lists = {name: _indexed(columns[name], name == "cause") for name in LISTED}
         return {
@@ -221,7 +221,7 @@ class ShardTable:
             "complete": self._all is not None,
             "columns": columns
             | {name: indexes for name, (indexes, _) in lists.items()}
-            | {"sampled": [int(row[_SHARD] in sampled) for row in ordered]},
+            | {"sampled": [int(row[_SHARD] in sampled) for row in ordered_rows]},
             **{f"{name}s": entries for name, (_, entries) in lists.items()},
         }
 
@@ -348,8 +348,8 @@ def _manifest_difference(deployment: Deployment, run: Run, counts: Counts) -> st
         return f"its manifest is damaged; delete it, then {remedy}"
     if manifest == ledger:
         return ""
-    differ = f"its manifest has {json.dumps(manifest)}, the ledger {json.dumps(ledger)}"
-    return f"{differ}; delete the manifest, then {remedy}"
+    difference = f"its manifest has {json.dumps(manifest)}, the ledger {json.dumps(ledger)}"
+    return f"{difference}; delete the manifest, then {remedy}"
 
 
 def _missing_output(deployment: Deployment, run: Run) -> Iterator[Difference]:
@@ -360,19 +360,19 @@ def _missing_output(deployment: Deployment, run: Run) -> Iterator[Difference]:
     for number, info in published_files(deployment.store, run):
         if not is_hidden(info.uri[len(run.output_uri) :]) and number < run.numbers:
             has_data[number] = 1
-    lacking, examples = 0, list[str]()
+    missing_count, examples = 0, list[str]()
     for record in deployment.ledger.shards.list(run.run_id, ShardState.SUCCEEDED):
         if record.rows and not has_data[record.number] and not _has_reported(deployment, run, record):
-            lacking += 1
-            if lacking <= MAX_EXAMPLES:
+            missing_count += 1
+            if missing_count <= MAX_EXAMPLES:
                 examples.append(str(record.number))
-    if lacking:
-        named = ", ".join([*examples, "…"] if lacking > MAX_EXAMPLES else examples)
+    if missing_count:
+        example_list = ", ".join([*examples, "…"] if missing_count > MAX_EXAMPLES else examples)
         message = (
-            f"{lacking} SUCCEEDED shards reported rows, but have no files in {run.output_uri} "
-            f"(shards {named}): deleted since, or written elsewhere and not reported (job.report outputs=…)"
+            f"{missing_count} SUCCEEDED shards reported rows, but have no files in {run.output_uri} "
+            f"(shards {example_list}): deleted since, or written elsewhere and not reported (job.report outputs=…)"
         )
-        yield Difference("NO_OUTPUT", run.run_id, message, lacking)
+        yield Difference("NO_OUTPUT", run.run_id, message, missing_count)
 
 
 def _has_reported(deployment: Deployment, run: Run, record: ShardRecord) -> bool:

@@ -101,8 +101,8 @@ def check_phase(deployment: Deployment, ending: EndingRun) -> Run | None:
     run = ending.run
     if run.check is None:
         return None
-    if made_id := run.follower_ids.get(RunKind.CHECK):
-        return ending.drive(deployment.ledger.runs.get(made_id))
+    if follower_run_id := run.follower_ids.get(RunKind.CHECK):
+        return ending.drive(deployment.ledger.runs.get(follower_run_id))
     uri = deployment.run_uri(run.run_id, f"_summary-{run.identity}-{run.generation}.json")
     # A faster checker writes the same file, since the shards have ended.
     put_once(deployment.store, (uri, _summary(deployment, run, ending.state)))
@@ -113,12 +113,12 @@ def check_phase(deployment: Deployment, ending: EndingRun) -> Run | None:
 
 def _summary(deployment: Deployment, run: Run, state: RunState) -> bytes:
     document = statistics(run, summarize(deployment, run, state))
-    more = {"inputs": list(run.inputs), "args": redacted(run.args), "params": redacted(run.params)}
-    return json.dumps({**document, **more}, indent=2).encode() + b"\n"
+    request = {"inputs": list(run.inputs), "args": redacted(run.args), "params": redacted(run.params)}
+    return json.dumps({**document, **request}, indent=2).encode() + b"\n"
 
 
 def _time_left_s(deployment: Deployment, run: Run) -> float:
-    """The time limit of a check or commit run that is entered now: what is left of its parent's time."""
+    """The time limit of a check or commit run entered now: the rest of its parent's time, at least ``MIN_CHECK_S``."""
     return max(run.created_s + run.options.time_limit_s - deployment.clock.now_s(), MIN_CHECK_S)
 
 
@@ -137,8 +137,8 @@ def commit_phase(deployment: Deployment, ending: EndingRun) -> Run | None:
         return last
     # The redrive of a run whose commit has failed may declare nothing new: by an empty file it gets a commit run, which
     # makes the missing commits.
-    missing = last is not None and last.state is not RunState.SUCCEEDED
-    if not _write_commit_file(deployment, run, files, ending.counts, at_end=True, even_empty=missing):
+    last_has_failed = last is not None and last.state is not RunState.SUCCEEDED
+    if not _write_commit_file(deployment, run, files, ending.counts, at_end=True, even_empty=last_has_failed):
         return None
     # Anew, since another checker may have written the file, for an early commit.
     return commit_phase(deployment, ending)
@@ -159,9 +159,9 @@ def commit_early(deployment: Deployment, run: Run, counts: Counts) -> Run | None
     if last and last.state is not RunState.SUCCEEDED:
         return last
     shards, every_s = parse_every(every)
-    fresh = counts.succeeded - (files[-1].header(deployment.store)["succeeded"] if files else 0)
+    new_shards = counts.succeeded - (files[-1].header(deployment.store)["succeeded"] if files else 0)
     since_s = files[-1].written_s if files else run.created_s
-    is_due = fresh >= shards if shards else fresh > 0 and deployment.clock.now_s() - since_s >= every_s
+    is_due = new_shards >= shards if shards else new_shards > 0 and deployment.clock.now_s() - since_s >= every_s
     if is_due and _write_commit_file(deployment, run, files, counts, at_end=False, even_empty=False):
         return _commit_run(deployment, run, commit_files(deployment, run))
     return last
@@ -184,8 +184,8 @@ def _write_commit_file(
     """Write the next commit file, with the winners that none of ``files`` has; return False if there are none."""
     committed_winners = winners_in(deployment.store, files)
     winners = kept_files(deployment, run.run_id, WRITES, attrgetter("writes_file"))
-    fresh = [uri for record, uri in winners if winner_of(record) not in committed_winners]
-    if not fresh and not even_empty:
+    new_uris = [uri for record, uri in winners if winner_of(record) not in committed_winners]
+    if not new_uris and not even_empty:
         return False
     number = len(files)
     header = {
@@ -198,7 +198,7 @@ def _write_commit_file(
     }
     # Whole declarations are copied, so that the commit run needs no other files, and a repeated commit has the same
     # content.
-    lines = [json.dumps(header).encode(), *(body.strip() for body in deployment.store.get_all(fresh))]
+    lines = [json.dumps(header).encode(), *(body.strip() for body in deployment.store.get_all(new_uris))]
     # A faster checker may have written other winners under this number: its file is the commit, and the next commit has
     # the winners that it lacks.
     put_once(deployment.store, (commit_uri(deployment, run, number), b"\n".join(lines) + b"\n"))
@@ -212,15 +212,15 @@ def _commit_run(deployment: Deployment, run: Run, files: Sequence[CommitFile]) -
     uncommitted input again either sees the file, or no commit run is entered for the file.
     """
     number = files[-1].number
-    made_id = follower_id(run.run_id, RunKind.COMMIT, number)
+    commit_run_id = follower_id(run.run_id, RunKind.COMMIT, number)
     if number <= run.followers.get(RunKind.COMMIT, -1):
-        return deployment.ledger.runs.get(made_id)
+        return deployment.ledger.runs.get(commit_run_id)
     digest = hashlib.sha256(COMMIT_SCRIPT).hexdigest()
-    script = ScriptRef(deployment.run_uri(made_id, f"script/{digest}/commit.py"), digest, COMMIT_SOURCE)
+    script = ScriptRef(deployment.run_uri(commit_run_id, f"script/{digest}/commit.py"), digest, COMMIT_SOURCE)
     put_once(deployment.store, (script.uri, COMMIT_SCRIPT))
-    made = commits_made(deployment, run.run_id, number)
+    commit_count = commits_made(deployment, run.run_id, number)
     options = replace(ALL_IN_ONE, max_attempts=run.options.max_attempts, time_limit_s=_time_left_s(deployment, run))
-    params = {**run.params, MADE: list(range(made))}
+    params = {**run.params, MADE: list(range(commit_count))}
     follower = Run("", tuple(file.uri for file in files), "", (script,), params=params, options=options)
     return enter_follower(deployment, run, replace(follower, kind=RunKind.COMMIT, number=number))
 
@@ -232,16 +232,17 @@ def next_phase(deployment: Deployment, ending: EndingRun) -> Run | None:
     """The next run, which processes the output of this run; a driver of its own plans it.
 
     Its input is what SUCCEEDED shards of this run have published, and no other file of the folder; or their answers, if
-    its inputs are items. None if there are no answers, or if more than ``MAX_LEFT_OUT`` shards failed while their
-    output was published. Open next runs of earlier generations are cancelled, since this one replaces their output.
+    its inputs are items. None if no next run is requested or it was entered before, if there are no answers, or if more
+    than ``MAX_LEFT_OUT`` shards failed while their output was published. Open next runs of earlier generations are
+    cancelled, since this one replaces their output.
     """
     run, items_uri = ending.run, ""
     if run.next is None or run.next_run_id:
         return None  # no next run is wanted, or an earlier check has entered it
     if run.next.items:
         items_uri = _list_uri(deployment, run, "items")
-        written = write_results(deployment, run, items_uri, MAX_ITEM_BYTES)
-        if not (written and "Key" in written):
+        entry = write_results(deployment, run, items_uri, MAX_ITEM_BYTES)
+        if not (entry and "Key" in entry):
             return None
     records = half_published_shards(deployment, run) if ending.counts.failed else iter(())
     left_out = {record.number for record in islice(records, MAX_LEFT_OUT + 1)}
@@ -268,12 +269,12 @@ def next_phase(deployment: Deployment, ending: EndingRun) -> Run | None:
     inputs = () if lists else (run.output_uri,)
     follower = Run("", inputs, run.next.output_uri, (run.next.script,), params=run.params, options=options, lists=lists)
     follower = replace(follower, dispatch=run.dispatch, kind=RunKind.NEXT, number=run.generation)
-    made = enter_follower(deployment, run, follower)
-    if not made.state.ended:
+    next_run = enter_follower(deployment, run, follower)
+    if not next_run.state.ended:
         # The outputs are taken over while they are still the parent's. After a PlanError the next run has FAILED.
         with suppress(PlanError):
-            take_outputs(deployment, made)
-    return made
+            take_outputs(deployment, next_run)
+    return next_run
 
 
 def _list_uri(deployment: Deployment, run: Run, name: str) -> str:
@@ -373,15 +374,17 @@ def task_status(deployment: Deployment, run: Run) -> dict[RunKind, PhaseStatus]:
 
 
 def outcome(deployment: Deployment, run: Run, summary: Summary) -> dict[str, Any]:
-    """How a run and its phases have ended, as one JSON document, which is in the run's manifest and in its notice."""
+    """How a run and its phases ended, as the JSON document that its manifest and its notice contain."""
     tasks = task_status(deployment, run)
     ended_well = summary.state in (RunState.SUCCEEDED, RunState.SUCCEEDED_WITH_FAILURES)
-    lacks_next = NO_ANSWERS if run.next and run.next.items else TOO_MANY_FAILED
+    has_no_next = run.next and ended_well and summary.counts.total and not run.next_run_id
+    # Why a run that ended well has no next run, although one was requested.
+    reason = NO_ANSWERS if run.next and run.next.items else TOO_MANY_FAILED
     return {
         **statistics(run, summary),
         **{str(kind): tasks[kind].to_document() if kind in tasks else None for kind in TASKS},
         "next_run_id": run.next_run_id,
-        "no_next_run": lacks_next if run.next and ended_well and summary.counts.total and not run.next_run_id else None,
+        "no_next_run": reason if has_no_next else None,
     }
 
 

@@ -61,33 +61,39 @@ def redrive(
     shards in this way (``how``), the run is being planned or cancelled, one of ``shards`` cannot be done again (see
     ``redrivable``), or there is nothing to repeat.
     """
-    run, lacks = redrivable(deployment, run_id, shards)
+    run, has_missing_output = redrivable(deployment, run_id, shards)
     engine = routes.of_redrive(deployment, how.engine, run.table)
-    moved = 0
+    moved_count = 0
     has_shards = next(_shards_to_redrive(deployment, run_id, shards), None) is not None
     # The tables may lack what the shards of a cancelled run have declared.
     may_lack_commits = run.state is RunState.CANCELLED and has_declared_writes(deployment, run)
     repeats_end = not has_shards and shards is None and (may_lack_commits or failed_end(deployment, run) is not None)
     if has_shards or repeats_end:
-        run = _start_generation(deployment, run, script or run.scripts[-1], lacks=lacks)
+        run = _start_generation(deployment, run, script or run.scripts[-1], has_missing_output=has_missing_output)
         level = 2 if how.isolate else int(run.options.isolate)
-        moved = sum(
+        moved_count = sum(
             deployment.ledger.attempts.redrive(run_id, n, run.generation, engine, isolate=level) is not None
             for n in _shards_to_redrive(deployment, run_id, shards)
         )
-    run = _reopen_if_ended(deployment, run_id, run.generation if moved else None)
-    if not (moved or repeats_end or run.cancelled_s is not None or next(_shards_to_send(deployment, run), None)):
+    run = _reopen_if_ended(deployment, run_id, run.generation if moved_count else None)
+    if not (moved_count or repeats_end or run.cancelled_s is not None or next(_shards_to_send(deployment, run), None)):
         raise PlanError(f"the run {run_id} has no FAILED shard; there is nothing to redrive")
     messages = send_messages(deployment, run, _shards_to_send(deployment, run))
-    return Redriven(run, moved, messages, unplanned=NOT_PLANNED in run.skipped)
+    return Redriven(run, moved_count, messages, unplanned=NOT_PLANNED in run.skipped)
 
 
 def _start_generation(
-    deployment: Deployment, run: Run, script: ScriptRef, *, stays_cancelled: bool = False, lacks: bool = True
+    deployment: Deployment,
+    run: Run,
+    script: ScriptRef,
+    *,
+    stays_cancelled: bool = False,
+    has_missing_output: bool = True,
 ) -> Run:
     """Begin a run's next generation, and claim its outputs.
 
-    PlanError if other runs have claimed the outputs; then the run ends as before. ``lacks``: see ``redrivable``.
+    PlanError if other runs have claimed the outputs; then the run ends as before. ``has_missing_output``: see
+    ``redrivable``.
     """
     opened = deployment.ledger.runs.start_generation(
         run.run_id, run.generation + 1, script, stays_cancelled=stays_cancelled
@@ -95,11 +101,11 @@ def _start_generation(
     try:
         # Claimed after the generation has begun, since a claim is valid only while its run is open in the ledger.
         claim_outputs(deployment, opened)
-        refuse_overtaken(deployment, opened, lacks=lacks)
+        refuse_overtaken(deployment, opened, has_missing_output=has_missing_output)
     except PlanError:
         # A run can end as CANCELLED only if it is marked so, and the new generation has removed the mark.
-        as_before = RunState.FAILED if run.state is RunState.CANCELLED and not stays_cancelled else run.state
-        deployment.ledger.runs.finish(run.run_id, opened.generation, as_before)
+        former_state = RunState.FAILED if run.state is RunState.CANCELLED and not stays_cancelled else run.state
+        deployment.ledger.runs.finish(run.run_id, opened.generation, former_state)
         raise
     return opened
 
@@ -112,19 +118,19 @@ def matches_cause(record: ShardRecord, cause: str) -> bool:
 
 def failed_with(deployment: Deployment, run_id: str, cause: str, among: Sequence[int] | None = None) -> tuple[int, ...]:
     """The FAILED shards, all or ``among`` some, that ``cause`` matches (``matches_cause``); PlanError if none do."""
-    chosen, causes = [], set()
+    numbers, causes = [], set()
     for record in deployment.ledger.shards.list(run_id, ShardState.FAILED):
         causes.add(record.error_class or "(no cause given)")
         if (among is None or record.number in among) and matches_cause(record, cause):
-            chosen.append(record.number)
-    if not chosen:
+            numbers.append(record.number)
+    if not numbers:
         named_causes = ", ".join(sorted(causes)[:MAX_NAMED]) or "none"
         raise PlanError(f"no FAILED shard of {run_id} has the cause {cause!r}; their causes are: {named_causes}")
-    return tuple(chosen)
+    return tuple(numbers)
 
 
 def redrivable(deployment: Deployment, run_id: str, shards: Sequence[int] | None = None) -> tuple[Run, bool]:
-    """The run, and whether it lacks the output of a shard that is redriven.
+    """The run, and whether a shard to redrive has no output, or has declared writes that no table has.
 
     PlanError if the run, or one of ``shards``, cannot be redriven now. SUCCEEDED shards can be redriven once the run
     has ended, unless a table would have their rows twice, or another run reads their output.
@@ -138,26 +144,30 @@ def redrivable(deployment: Deployment, run_id: str, shards: Sequence[int] | None
         raise PlanError(f"the run {run_id} is being cancelled; redrive it once it has ended (sparklet watch {run_id})")
     if not run.sealed:
         raise PlanError(f"the run {run_id} is still being planned; redrive it once its plan is sealed")
-    chosen = [(number, deployment.known_shard(run_id, number)) for number in shards or ()]
+    requested_shards = [(number, deployment.known_shard(run_id, number)) for number in shards or ()]
     states = (ShardState.FAILED, ShardState.SUCCEEDED) if run.state.ended else (ShardState.FAILED,)
-    unfit = [
+    unfit_shards = [
         f"{n} ({record.state if record else 'unknown'})"
-        for n, record in chosen
+        for n, record in requested_shards
         if not record or record.state not in states
     ]
-    if unfit:
+    if unfit_shards:
         when = "" if run.state.ended else " before the run has ended"
-        raise PlanError(f"only {' and '.join(states)} shards of {run_id} can be redriven{when}, not {_some_of(unfit)}")
-    has_all = shards is not None and all(record and record.has_output for _, record in chosen)
+        raise PlanError(
+            f"only {' and '.join(states)} shards of {run_id} can be redriven{when}, not {_some_of(unfit_shards)}"
+        )
+    has_all = shards is not None and all(record and record.has_output for _, record in requested_shards)
     # Output that the run has stays until the new output is published.
-    lacks = not (has_all and uncommitted_shards(deployment, run).isdisjoint(shards or ()))
-    refuse_overtaken(deployment, run, lacks=lacks)
-    succeeded = {number: record for number, record in chosen if record and record.state is ShardState.SUCCEEDED}
+    has_missing_output = not (has_all and uncommitted_shards(deployment, run).isdisjoint(shards or ()))
+    refuse_overtaken(deployment, run, has_missing_output=has_missing_output)
+    succeeded = {
+        number: record for number, record in requested_shards if record and record.state is ShardState.SUCCEEDED
+    }
     _refuse_committed(deployment, run, [*succeeded.values()])
     if succeeded:
         published = published_files(deployment.store, run)
         refuse_read(deployment, run.output_uri, (info.uri for number, info in published if number in succeeded))
-    return run, lacks
+    return run, has_missing_output
 
 
 def _some_of(texts: Sequence[str]) -> str:
@@ -200,13 +210,18 @@ def _reopen_if_ended(deployment: Deployment, run_id: str, own_generation: int | 
 
 
 def reopen(deployment: Deployment, run: Run, *, stays_cancelled: bool) -> Run:
-    """Begin one more generation of an ended run with the same script, unless another process does so meanwhile.
+    """Begin one more generation of an ended run with its last script; if another process has done so, return that run.
 
     If the run ``stays_cancelled``, the next check fails its PENDING shards.
     """
-    lacks = not all(record.has_output for record in deployment.ledger.shards.list(run.run_id, ShardState.PENDING))
+    # Whether a pending shard has no output from an earlier generation.
+    has_missing_output = not all(
+        record.has_output for record in deployment.ledger.shards.list(run.run_id, ShardState.PENDING)
+    )
     try:
-        return _start_generation(deployment, run, run.scripts[-1], stays_cancelled=stays_cancelled, lacks=lacks)
+        return _start_generation(
+            deployment, run, run.scripts[-1], stays_cancelled=stays_cancelled, has_missing_output=has_missing_output
+        )
     except LedgerError:
         # Another process may have begun the generation in between. If the run is not open, the error is raised.
         run = deployment.ledger.runs.get(run.run_id)

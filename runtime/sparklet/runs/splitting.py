@@ -65,13 +65,13 @@ def _split_or_end(deployment: Deployment, run: Run, record: ShardRecord) -> None
     named_inputs = record.split.removeprefix(WITH_MEMBERS)  # indexes, or APART or HALVES
     if named_inputs == APART:  # no input is bad (docs/decisions/0083)
         inputs = _inputs(deployment, record)
-        alone = range(min(len(inputs), MAX_NAMED))
-        return _split(deployment, record, parts[-1], root, _pieces(inputs, alone, probes=False))
+        single_indexes = range(min(len(inputs), MAX_NAMED))
+        return _split(deployment, record, parts[-1], root, _pieces(inputs, single_indexes, probes=False))
     if _is_whole_group(deployment, run, parts, root):
         give_up(deployment, record, record.error_class, "a group, or a reduce, stays whole")
         return None
-    of_root = [part for part in parts if part.part.startswith(f"{OF_SPLIT}{root:06d}-")]
-    numbers = (number for part in of_root for number in range(part.first_shard, part.next_shard))
+    family_parts = [part for part in parts if part.part.startswith(f"{OF_SPLIT}{root:06d}-")]
+    numbers = (number for part in family_parts for number in range(part.first_shard, part.next_shard))
     family = [deployment.ledger.shards.get(record.run_id, number) for number in numbers]
     siblings = [piece for piece in family if piece.part == record.part]
     # A sibling that still runs may show that the script works; siblings could not be joined after further splits.
@@ -80,8 +80,8 @@ def _split_or_end(deployment: Deployment, run: Run, record: ShardRecord) -> None
     has_worked = any(piece.state is ShardState.SUCCEEDED for piece in family)
     bad_inputs = sum(piece.state is ShardState.FAILED and piece.object_count == 1 for piece in family)
     inputs = _inputs(deployment, record)
-    planned = deployment.ledger.shards.get(record.run_id, root).object_count
-    max_bad = max(1, max(planned, len(inputs), *(part.object_count for part in of_root)) // 10)
+    input_count = deployment.ledger.shards.get(record.run_id, root).object_count
+    max_bad = max(1, max(input_count, len(inputs), *(part.object_count for part in family_parts)) // 10)
     # One of three siblings or more is a single input, which was named or is a probe: if that fails like all the others,
     # no input's content is to blame.
     if not has_worked and _have_failed_alike(siblings):
@@ -92,9 +92,9 @@ def _split_or_end(deployment: Deployment, run: Run, record: ShardRecord) -> None
     # After a split by names the first sibling is the first named input: if that succeeded alone, the failure has named
     # the wrong inputs. After a split in halves the first sibling is the probe, or the first half.
     is_believed = named_inputs != HALVES and (not siblings or siblings[0].state is ShardState.FAILED)
-    named = [*map(int, named_inputs.split())] if is_believed else []
-    probes = not has_worked and bool(siblings or not named)
-    return _split(deployment, record, parts[-1], root, _pieces(inputs, named, probes=probes))
+    bad_indexes = [*map(int, named_inputs.split())] if is_believed else []
+    probes = not has_worked and bool(siblings or not bad_indexes)
+    return _split(deployment, record, parts[-1], root, _pieces(inputs, bad_indexes, probes=probes))
 
 
 def _inputs(deployment: Deployment, record: ShardRecord) -> Sequence[InputObject]:
@@ -113,8 +113,8 @@ def _is_whole_group(deployment: Deployment, run: Run, parts: Sequence[PartRecord
     if not run.options.group_by and not is_reduce:
         return False
     group_of = grouping(run.options.group_by)
-    planned = sum(part.shard_count for part in parts if not part.part.startswith(OF_SPLIT))
-    numbers = range(max(0, root - 1), min(root + 2, planned))  # the shard and its neighbours
+    shard_count = sum(part.shard_count for part in parts if not part.part.startswith(OF_SPLIT))
+    numbers = range(max(0, root - 1), min(root + 2, shard_count))  # the shard and its neighbours
     records = (deployment.ledger.shards.get(run.run_id, number) for number in numbers)
     groups = {record.number: group_of(planned_shard(deployment, record).objects[0].uri) for record in records}
     return [*groups.values()].count(groups[root]) == 1
@@ -157,8 +157,8 @@ def _split(
     # The part counts as dispatched, since its shards are entered with it. If a crash prevents a message, a later check
     # finds that it is missing.
     part = PartRecord(last.index + 1, file, *counts, last.position, dispatched=True)
-    inherited = {name: getattr(record, name) for name in PASSED_ON}
-    records = list(records_of(run.run_id, file, lines, changed_s=deployment.clock.now_s(), **inherited))
+    inherited_fields = {name: getattr(record, name) for name in PASSED_ON}
+    records = list(records_of(run.run_id, file, lines, changed_s=deployment.clock.now_s(), **inherited_fields))
     if record.split.endswith(APART):  # a piece of several inputs is split again
         records = [replace(piece, split=APART if piece.object_count > 1 else "") for piece in records]
     if deployment.ledger.attempts.split(record, run, part, records):
@@ -171,5 +171,5 @@ def _join(deployment: Deployment, record: ShardRecord, siblings: Sequence[ShardR
     parent = deployment.ledger.shards.get(record.run_id, int(record.part.split("-")[2]))
     text, place = _PLACE.fullmatch(record.error_message).groups()  # type: ignore[union-attr]
     message = BY_SCRIPT + cut(text, ERROR_MESSAGE_BYTES - len((BY_SCRIPT + place).encode())) + place
-    done = deployment.ledger.attempts.join(parent, run, siblings, Failure(record.error_class, message))
-    deployment.measure(SHARDS_FAILED, done)
+    was_joined = deployment.ledger.attempts.join(parent, run, siblings, Failure(record.error_class, message))
+    deployment.measure(SHARDS_FAILED, was_joined)

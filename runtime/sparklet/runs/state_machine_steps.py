@@ -30,7 +30,7 @@ from sparklet.runs.summary import tolerated_failures
 SMALL_RUN_SHARDS = 40
 MIN_OF_SMALL_S, MIN_S, MAX_S = 1, 5, 300  # the shortest wait of a small run, and of others; the longest wait
 CHECKS_PER_AGE = 40  # a wait is at least this fraction of the execution's age
-CHECKS_PER_REST = 10  # a wait for a far end is this fraction of the remaining time
+CHECKS_PER_REST = 10  # while the end is far, a wait is this fraction of the remaining time
 LATEST_SHARE = 10  # but at most this fraction of the run's age
 CAUSE_CHARACTERS = 32_768  # as many as Step Functions keeps of a cause
 
@@ -42,10 +42,10 @@ def wait_s(run: Run, counts: Counts, now_s: float, since_s: float | None = None)
     run_age_s = max(0.0, now_s - run.created_s)
     ended = counts.total - counts.open
     # The remaining time by the throughput so far. In a redriven run most shards ended long ago, so it is not known.
-    rest_s = run_age_s * counts.open / ended if ended and not run.generation else 0.0
+    remaining_s = run_age_s * counts.open / ended if ended and not run.generation else 0.0
     least_s = MIN_OF_SMALL_S if run.sealed and counts.total <= SMALL_RUN_SHARDS else MIN_S
     age_s = run_age_s if since_s is None else max(0.0, now_s - since_s)
-    return _wait_s(least_s, age_s, run_age_s, rest_s)
+    return _wait_s(least_s, age_s, run_age_s, remaining_s)
 
 
 def checks_until(end_s: float, shards: int) -> int:
@@ -57,8 +57,8 @@ def checks_until(end_s: float, shards: int) -> int:
     return count
 
 
-def _wait_s(least_s: float, age_s: float, run_age_s: float, rest_s: float) -> int:
-    wait_for_end_s = min(rest_s / CHECKS_PER_REST, run_age_s / LATEST_SHARE)
+def _wait_s(least_s: float, age_s: float, run_age_s: float, remaining_s: float) -> int:
+    wait_for_end_s = min(remaining_s / CHECKS_PER_REST, run_age_s / LATEST_SHARE)
     return math.ceil(min(MAX_S, max(least_s, age_s / CHECKS_PER_AGE, wait_for_end_s)))
 
 
@@ -109,23 +109,23 @@ def _record(deployment: Deployment, map_concurrency: int, event: Mapping[str, An
     """Record why an execution failed, and send a notice; the run continues without the execution."""
     run_id = _run_id(event) if event.get("run_id") else ""
     name = re.sub(r"[^A-Za-z0-9_.-]", "_", _text(event, "execution").rpartition(":")[2])[-120:] or "unnamed"
-    named = {key: _text(event, key) for key in ("execution", "machine", "where", "error")}
+    texts = {key: _text(event, key) for key in ("execution", "machine", "where", "error")}
     cause = redacted(_text(event, "cause"))[:CAUSE_CHARACTERS]
     uri = (
         deployment.run_uri(run_id, f"executions/{name}.json")
         if run_id
         else f"s3://{deployment.bucket}/executions/{name}.json"
     )
-    document = {"run_id": run_id, **named, "cause": cause, "request": redacted(_request(deployment, event))}
+    document = {"run_id": run_id, **texts, "cause": cause, "request": redacted(_request(deployment, event))}
     deployment.store.put(
         uri, json.dumps(document | {"recorded_s": deployment.clock.now_s()}, indent=2).encode() + b"\n"
     )
-    Log().error("an execution failed", subject=run_id or named["execution"], **named, cause=cause[:1000], recorded=uri)
+    Log().error("an execution failed", subject=run_id or texts["execution"], **texts, cause=cause[:1000], recorded=uri)
     if deployment.notifier is not None:
         try:
-            deployment.notifier.notify(Notice.of_execution(**named, cause=cause, run_id=run_id, recorded=uri))
+            deployment.notifier.notify(Notice.of_execution(**texts, cause=cause, run_id=run_id, recorded=uri))
         except NoticeError as error:  # the file is written, as the step promises
-            Log().error("a notice was not sent", subject=run_id or named["execution"], error=str(error))
+            Log().error("a notice was not sent", subject=run_id or texts["execution"], error=str(error))
     return {"run_id": run_id, "recorded": uri}
 
 

@@ -53,11 +53,11 @@ class Drift(NamedTuple):
     """A difference between schemas of SUCCEEDED shards where a single job would have one schema."""
 
     text: str = ""  # the difference in words, with two files or inputs as examples; "" if there is none
-    fails: bool = False  # whether the run has FAILED by it
+    fails: bool = False  # whether the run has FAILED because of it
 
 
 def drift_of(deployment: Deployment, run: Run) -> Drift:
-    """The drift of a run, which fails it unless the run allows drift, or its script reads two input folders apart.
+    """The drift of a run, which fails it unless the run allows drift, or its script may read two folders separately.
 
     If a single shard has several schemas of one output or reader, these are not compared: one job would have them, too.
     The shards of an incremental run are also compared with those of the run before (``_earlier_run``).
@@ -82,8 +82,8 @@ def drift_of(deployment: Deployment, run: Run) -> Drift:
     ]
     # False comes first in the order: a drift that fails the run before one that may be intended, and types that were
     # inferred before schemas that were written, since inputs tell a user more than output files.
-    is_apart, _, text = min((drift for drift in drifts if drift[2]), default=(True, False, ""))
-    return Drift(text, not (is_apart or run.options.allow_drift))
+    reads_separately, _, text = min((drift for drift in drifts if drift[2]), default=(True, False, ""))
+    return Drift(text, not (reads_separately or run.options.allow_drift))
 
 
 def _schema_files(deployment: Deployment, run: Run) -> dict[str, str]:
@@ -105,14 +105,14 @@ def _earlier_run(deployment: Deployment, run: Run) -> tuple[Run | None, dict[str
     return None, {}
 
 
-def _examples(deployment: Deployment, run: Run, several: Mapping[str, set[str]]) -> dict[str, dict[str, str]]:
+def _examples(deployment: Deployment, run: Run, names_by_subject: Mapping[str, set[str]]) -> dict[str, dict[str, str]]:
     """For each output (or reader) and schema, a file (or input) of the first shard that has the schema.
 
-    There are no examples for an output of which a single shard has several schemas.
+    There are no examples for an output (or reader) for which a single shard has several schemas.
     """
     examples = defaultdict[str, dict[str, str]](dict)
     for record in deployment.ledger.shards.list(run.run_id, ShardState.SUCCEEDED):
-        for subject, names in several.items():
+        for subject, names in names_by_subject.items():
             schema_names = names & record.schemas.keys()
             if len(schema_names) > 1:
                 # A shard with both shows that one job would have both, too. The empty entry is a mark: no later shard
@@ -129,9 +129,9 @@ def _examples(deployment: Deployment, run: Run, several: Mapping[str, set[str]])
 def _drift(
     deployment: Deployment, run: Run, examples: Mapping[str, str], files: Mapping[str, str]
 ) -> tuple[bool, bool, str]:
-    """Whether the script reads inputs that differ apart, whether outputs (not inputs) differ, and the drift in words.
+    """Whether the script may read the differing inputs separately, whether outputs differ, and the drift in words.
 
-    The words are "" if the schemas do not clash.
+    Only the first difference is described; the words are "" if the schemas do not clash.
     """
     # For each column that must not differ ("" if the whole schema must not), the first example of each of its types.
     firsts_by_part = defaultdict[str, dict[str, tuple[str, Schema]]](dict)
@@ -146,7 +146,7 @@ def _drift(
             if not one.is_inferred:
                 text += "writes one schema: give the run's (--schema), or --allow-drift"
                 return False, True, f"shards wrote different columns to one output{text}"
-            if _reads_apart(deployment, run, first, second):
+            if _reads_separately(deployment, run, first, second):
                 text += "that reads both infers one (--schema); the script names its folders, so it may read them apart"
                 return True, False, f"shards inferred different types from two input folders{text}"
             text += "infers one: give a schema (--schema), or --allow-drift"
@@ -154,7 +154,7 @@ def _drift(
     return False, False, ""
 
 
-def _reads_apart(deployment: Deployment, run: Run, first: str, second: str) -> bool:
+def _reads_separately(deployment: Deployment, run: Run, first: str, second: str) -> bool:
     """Whether two inputs are in different input folders of the run, and its script uses these, or names both."""
     folders = {next(filter(uri.startswith, run.inputs), "") for uri in (first, second)}
     if len(folders) < 2 or "" in folders:
@@ -369,9 +369,9 @@ def final_state(run: Run, counts: Counts, drift: Drift) -> RunState:
 
 
 def tolerated_failures(options: RunOptions, shards: int) -> int | None:
-    """How many failed shards a run tolerates.
+    """How many failed shards a run tolerates: with more it ends as FAILED, and a state machine's Map is stopped.
 
-    None if the run sets no limit: then it tolerates no failure, but goes on after one.
+    None if the run sets no limit (0 counts as none): then it processes all shards, but ends as FAILED if one fails.
     """
     count, percentage = options.tolerated_failure_count, options.tolerated_failure_percentage
     limits = [count] if count else []
@@ -407,7 +407,8 @@ def results(deployment: Deployment, run: Run) -> Iterator[bytes]:
 def write_results(deployment: Deployment, run: Run, uri: str, max_bytes: float = inf) -> dict[str, Any] | None:
     """Write all answers to a file; return the file's entry in the manifest, or None if there are no answers.
 
-    If there are too many answers for a file, or one has more than ``max_bytes``, the entry names their folder.
+    If there are too many answers for a file, or one has more than ``max_bytes``, the entry names their folder. An older
+    file at ``uri`` is deleted if no file is written.
     """
     until_s, count = deployment.clock.now_s() + MAX_COLLECTING_S, 0
     with TemporaryDirectory(prefix="sparklet-results-") as folder:
