@@ -43,17 +43,17 @@ class Tasks(Swaps[TaskRecord]):
         return self._change(lambda record: (transition(record, mine.attempt_id, self._clock.now_s(), result),), mine)
 
     def give_up(
-        self, task: TaskRecord, failure: Failure | None = None, lost: Callable[[TaskRecord], bool] = lambda _: False
+        self, task: TaskRecord, failure: Failure | None = None, is_lost: Callable[[TaskRecord], bool] = lambda _: False
     ) -> Claim[TaskRecord]:
         """End a task that will not be delivered again: it is FAILED, and the claim EXHAUSTED; DONE if it had ended.
 
         ``task`` is the record to begin with if the ledger has none. Without a ``failure`` the task's last known cause
-        is kept. ``lost`` returns whether the attempt of a RUNNING task is known to have ended; LeaseLostError if an
+        is kept. ``is_lost`` returns whether the attempt of a RUNNING task is known to have ended; LeaseLostError if an
         attempt still holds the task.
         """
 
         def decide(record: TaskRecord) -> Claim[TaskRecord]:
-            return transitions.give_up(record, self._clock.now_s(), failure, lost(record))
+            return transitions.give_up(record, self._clock.now_s(), failure, is_lost(record))
 
         return self._decide_claim(decide, task)
 

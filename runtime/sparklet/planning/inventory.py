@@ -131,9 +131,10 @@ class Inventory:
     """The objects of a run's input, in the order of the inputs and then of the lists.
 
     ``inputs`` come from ``resolve_inputs``: a folder ends in ``/``, everything else is one object. An object that
-    ``lists`` name twice is planned once, an item as often as it is listed. ``planned`` returns the objects that are
-    already in shards, if a plan with lists is continued; ``done``, called once for each pass, returns the objects that
-    earlier runs have done. ``on_left_out`` is called for every object that is left out, unless a pattern leaves it out.
+    ``lists`` name twice is planned once, an item as often as it is listed. ``read_planned`` returns the objects that
+    are already in shards, if a plan with lists is continued; ``read_done``, called once for each pass, returns the
+    objects that earlier runs have done. ``on_left_out`` is called for every object that is left out, unless a pattern
+    leaves it out.
     """
 
     def __init__(
@@ -143,8 +144,8 @@ class Inventory:
         options: RunOptions = RunOptions(),  # noqa: B008 - frozen
         lists: Sequence[ListReader] = (),
         *,
-        planned: Callable[[], Iterable[InputObject]] = tuple,
-        done: Callable[[], Digests] | None = None,
+        read_planned: Callable[[], Iterable[InputObject]] = tuple,
+        read_done: Callable[[], Digests] | None = None,
         on_left_out: LeftOutCallback = lambda uri, version_id, reason: None,
     ) -> None:
         self._filter = Filter(options.include, options.exclude)
@@ -154,7 +155,8 @@ class Inventory:
         ]
         self._sources += [Listed(reader, store, options) for reader in lists]
         self._finds_duplicates = any(not reader.source.items for reader in lists)
-        self._options, self._planned, self._done, self._on_left_out = options, planned, done, on_left_out
+        self._options, self._on_left_out = options, on_left_out
+        self._read_planned, self._read_done = read_planned, read_done
         self._tables = TableFolders("", ())  # a new one for each source
         self.named: dict[str, list[str]] = {Reason.ARCHIVED: [], Reason.MISSING: []}
         """The first objects that were left out, for reasons that refuse a run."""
@@ -167,12 +169,12 @@ class Inventory:
     def objects(self, position: Position = Position()) -> Iterator[Found]:  # noqa: B008 - frozen
         """All objects after ``position``, page by page; first, whole, an object some of whose slices remain to plan."""
         with ExitStack() as files:
-            seen = files.enter_context(closing(Digests())) if self._finds_duplicates else None
+            seen_objects = files.enter_context(closing(Digests())) if self._finds_duplicates else None
             # Objects that earlier planners have planned must not come a second time.
-            if seen is not None and position != Position():
-                for item in self._planned():
-                    seen.add(item.uri, item.version_id)
-            done = files.enter_context(closing(self._done())) if self._done else None
+            if seen_objects is not None and position != Position():
+                for item in self._read_planned():
+                    seen_objects.add(item.uri, item.version_id)
+            done_objects = files.enter_context(closing(self._read_done())) if self._read_done else None
             for number in range(position.source, len(self._sources)):
                 source = self._sources[number]
                 begin = position if number == position.source else Position(number)
@@ -183,7 +185,7 @@ class Inventory:
                 for candidate in source.candidates(begin):
                     if candidate.item:
                         yield Found(candidate.item, Position(number, candidate.after), self._filter.skipped)
-                    elif (info := candidate.info) and self._accept(source, candidate, info, seen, done):
+                    elif (info := candidate.info) and self._accept(source, candidate, info, seen_objects, done_objects):
                         item = InputObject(
                             *(info.uri, info.size_bytes, info.etag, info.version_id),
                             partition=candidate.partition,
@@ -194,11 +196,16 @@ class Inventory:
                         self._leave_out(candidate, candidate.reason)
 
     def _accept(
-        self, source: _Source, candidate: Candidate, info: ObjectInfo, seen: Digests | None, done: Digests | None
+        self,
+        source: _Source,
+        candidate: Candidate,
+        info: ObjectInfo,
+        seen_objects: Digests | None,
+        done_objects: Digests | None,
     ) -> bool:
         """Return whether a candidate is planned; if not, count it under the first reason that applies.
 
-        Also note it for the next candidates: among the ``seen`` objects, and in the search for tables.
+        Also note it for the next candidates: among ``seen_objects``, and in the search for tables.
         """
         # Some of its slices are in shards: if it were left out now, its other rows would be lost without notice.
         if candidate.resumed:
@@ -221,10 +228,10 @@ class Inventory:
             return self._leave_out(candidate, Reason.EMPTY)
         if info.archived:
             return self._leave_out(candidate, Reason.ARCHIVED)
-        if done and done.has(info.uri, info.version_id, info.etag):
+        if done_objects and done_objects.has(info.uri, info.version_id, info.etag):
             return self._leave_out(candidate, Reason.DONE)
         # The last check, so that a row is a duplicate only of an object that is planned.
-        if seen and not seen.add(info.uri, info.version_id):
+        if seen_objects and not seen_objects.add(info.uri, info.version_id):
             return self._leave_out(candidate, Reason.DUPLICATE)
         self._tables.note_planned(info.uri)
         return True

@@ -29,7 +29,7 @@ CLEANED_UP = 10  # so many of the oldest claims are checked, and perhaps deleted
 
 
 def refuse_another_open(deployment: Deployment, name: str, run_id: str) -> None:
-    """PlanError if another run with an incremental run's name is open: what that will do is not known yet."""
+    """PlanError if another run with an incremental run's name is open: which objects it will do is not known yet."""
     for run in others_of_name(deployment, name, run_id):
         if not run.state.ended:
             raise _still_open(run)

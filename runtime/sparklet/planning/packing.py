@@ -274,7 +274,13 @@ class PackedInput:
         planned = partial(planned_objects, deployment, run[1]) if deployment else tuple
         done = partial(finished_objects, deployment, *run) if deployment and options.incremental else None
         return Inventory(
-            store, self.inputs, options, self.lists, planned=planned, done=done, on_left_out=self._note_left_out
+            store,
+            self.inputs,
+            options,
+            self.lists,
+            read_planned=planned,
+            read_done=done,
+            on_left_out=self._note_left_out,
         )
 
     def _note_left_out(self, uri: str, version_id: str, reason: str) -> None:

@@ -261,7 +261,7 @@ def _abandon_overdue(deployment: Deployment, run: Run) -> int:
 def _finish(deployment: Deployment, report: CheckReport) -> CheckReport:
     """End the run if, by a strongly consistent count, every shard has ended, and so have its check and commit runs."""
     run, drive = report.run, partial(_checked_follower, deployment)
-    # This run was entered after all shards had ended, so they need not be counted again.
+    # A check or commit run was entered after all shards had ended: they need not be counted again while it is open.
     task = open_task(deployment, run) if run.cancelled_s is None else None
     if task and not drive(task).state.ended:
         return report
@@ -274,12 +274,12 @@ def _finish(deployment: Deployment, report: CheckReport) -> CheckReport:
     state = final_state(run, counts, drift)
     if run.cancelled_s is None and counts.total and state is not RunState.FAILED:
         try:
-            final = end_state(deployment, EndingRun(run, counts, state, drive))
+            state_after_phases = end_state(deployment, EndingRun(run, counts, state, drive))
         except CheckpointConflictError:
             return report  # the run was cancelled or redriven since: the next check decides anew
-        if final is None:
+        if state_after_phases is None:
             return report
-        state = final
+        state = state_after_phases
     return _end_run(deployment, report, state, counts, drift)
 
 

@@ -71,14 +71,14 @@ def step_handler(event: Any, context: object) -> Response:
 
 
 def handle_dead_letters(deployment: Deployment, event: Mapping[str, Any]) -> dict[str, Any]:
-    """Consume each dead-letter message of an SQS event; the response names the messages that must come back."""
+    """Consume each dead-letter message of an SQS event; the response names those that SQS must deliver again."""
     failures = []
     for record in event["Records"]:
         sent_s = int(record.get("attributes", {}).get("SentTimestamp", 0)) / 1000
         message = Message(record["messageId"], record["body"], sent_s)
         try:
             disposition = _dispose(deployment, message, record)
-        # A message that fails must not bring back the other messages of its batch, which are disposed of.
+        # A message that fails must not make SQS deliver the rest of its batch again: those messages are disposed of.
         except SparkletError as error:
             failures.append({"itemIdentifier": message.message_id})
             Log().error("a dead-letter message failed and comes back", subject=message.message_id, error=str(error))

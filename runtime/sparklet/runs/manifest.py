@@ -246,7 +246,10 @@ class ShardTable:
 
 
 def _indexed(values: Iterable[Any], are_causes: bool) -> tuple[list[int | None], list[Any]]:
-    """For each value its index in a list of the different values, and that list; a None has no index."""
+    """For each value its index in a list of the different values, and that list; a None has no index.
+
+    If they ``are_causes``, those beyond the first ``MAX_MESSAGES`` lose their messages.
+    """
     index_by_value: dict[Any, int] = {}
     indexes: list[int | None] = []
     for value in values:

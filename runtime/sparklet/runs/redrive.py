@@ -56,10 +56,11 @@ def redrive(
 ) -> Redriven:
     """Repeat shards in a new generation: ``shards``, or all FAILED shards if that is None.
 
-    If no shard has FAILED but the check or commit run, the run's end is repeated. ``script`` is the new generation's
-    script (see ``new_run.repaired_script``), by default the last generation's. PlanError if the stack cannot do the
-    shards in this way (``how``), the run is being planned or cancelled, one of ``shards`` cannot be done again (see
-    ``redrivable``), or there is nothing to repeat.
+    If no shard has FAILED, but the check or commit run has, the run's end is repeated; so is that of a cancelled run
+    whose tables may lack declared writes. ``script`` is the new generation's script (see ``new_run.repaired_script``),
+    by default the last generation's. PlanError if the stack cannot do the shards in this way (``how``), the run is
+    being planned or cancelled, one of ``shards`` cannot be done again (see ``redrivable``), or there is nothing to
+    repeat.
     """
     run, has_missing_output = redrivable(deployment, run_id, shards)
     engine = routes.of_redrive(deployment, how.engine, run.table)

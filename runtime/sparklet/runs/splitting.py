@@ -56,7 +56,7 @@ def split_failing(deployment: Deployment, run: Run) -> None:
 
 
 def _split_or_end(deployment: Deployment, run: Run, record: ShardRecord) -> None:
-    """Split a failing shard, or end it, by what became of its siblings; do nothing while one of them may still succeed.
+    """Split or end a failing shard, depending on its siblings' ends; do nothing while one of them may still succeed.
 
     ``root`` is the planned shard of which this one is a piece, or this one itself; its pieces are the family.
     """
@@ -128,17 +128,18 @@ def _have_failed_alike(siblings: Sequence[ShardRecord]) -> bool:
     return failed and len(siblings) > 2 and len(causes) == 1
 
 
-def _pieces(inputs: Sequence[InputObject], named: Sequence[int], *, probes: bool) -> list[tuple[InputObject, ...]]:
-    """Cut a shard's inputs into pieces: each ``named`` input alone and one piece of the rest, or else two halves.
+def _pieces(
+    inputs: Sequence[InputObject], single_indexes: Sequence[int], *, probes: bool
+) -> list[tuple[InputObject, ...]]:
+    """Cut a shard's inputs into pieces: each input of ``single_indexes`` alone and the rest, or else two halves.
 
-    ``named`` are indexes. With ``probes`` one more input is alone: if it fails like all others, its content is not to
-    blame.
+    With ``probes`` one more input is alone: if it fails like all others, its content is not to blame.
     """
-    rest = sorted(set(range(len(inputs))).difference(named))
+    rest = sorted(set(range(len(inputs))).difference(single_indexes))
     first = 1 if probes and len(rest) > 2 else 0
-    middle = first if named else first + (len(rest) - first + 1) // 2
-    alone = [[index] for index in (*named, *rest[:first])]
-    pieces = [*alone, *filter(None, (rest[first:middle], rest[middle:]))]
+    middle = first if single_indexes else first + (len(rest) - first + 1) // 2
+    single_pieces = [[index] for index in (*single_indexes, *rest[:first])]
+    pieces = [*single_pieces, *filter(None, (rest[first:middle], rest[middle:]))]
     return [tuple(map(inputs.__getitem__, piece)) for piece in pieces]
 
 

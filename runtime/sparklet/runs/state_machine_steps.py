@@ -77,7 +77,11 @@ def _check(deployment: Deployment, map_concurrency: int, event: Mapping[str, Any
 
 
 def _map(deployment: Deployment, map_concurrency: int, event: Mapping[str, Any]) -> Response:
-    """The input of the Map state. It has no shards if the run has had its Map: then shards are sent as messages."""
+    """The input of the Map state; the first execution that calls this is recorded as the run's dispatcher.
+
+    It has no shards if the run has another dispatcher, was redriven or was cancelled: checks then send the messages of
+    its shards, or end it. PlanError if the run is not for a Map, or its plan is not complete.
+    """
     run = deployment.ledger.runs.get(_run_id(event))
     if run.dispatch is not Dispatch.MAP:
         raise PlanError(f"{run.run_id} cannot begin a Map: its dispatch is {run.dispatch}, and must be map")

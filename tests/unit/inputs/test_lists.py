@@ -122,7 +122,7 @@ def test_a_plan_can_be_resumed_behind_any_row_without_duplicates(
 
     def inventory() -> Inventory:
         lists = [reader(store, *(f"data/k{n}" for n in rows))]
-        return Inventory(store, inputs, lists=lists, planned=lambda: iter(planned))
+        return Inventory(store, inputs, lists=lists, read_planned=lambda: iter(planned))
 
     first = inventory()
     whole = list(first.objects())
