@@ -319,7 +319,7 @@ def read_script(
 ) -> ScriptFiles:
     """Read a script from ``s3://`` or local disk, and name its copy and those of the ``extra_files`` beside it.
 
-    PlanError if the script cannot be read, is no .py file or does not compile.
+    PlanError if the script cannot be read, is not a .py file or does not compile.
     """
     body = script_body(source, deployment.store)
     bodies = [(source, body), *extra_files, *modules_of(source, body, [name for name, _ in extra_files])]
@@ -370,7 +370,7 @@ def files_beside(
 def script_body(source: str, store: ObjectStore | None = None, kind: str = "script") -> bytes:
     """The bytes of a script, or of a file beside it; without a store it is a local file.
 
-    PlanError if it cannot be read; for a script also if it is no .py file or does not compile.
+    PlanError if it cannot be read; for a script also if it is not a .py file or does not compile.
     """
     if kind == "script" and not source.endswith(".py"):
         raise PlanError(f"the script {source} must be a .py file")
