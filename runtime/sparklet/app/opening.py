@@ -126,7 +126,7 @@ def ddl(deployment: Deployment, run: Run, name: str = "") -> list[dict[str, Any]
         info for _, info in published_files(deployment.store, run) if not _HIDDEN.fullmatch(info.uri[len(base) :])
     ]:
         if other_file := next((info.uri for info in files if not info.uri.endswith(".parquet")), ""):
-            raise PlanError(f"the output holds {other_file}; there are statements for Parquet alone")
+            raise PlanError(f"the output holds {other_file}; statements can be printed only for Parquet")
         table_name = _sql_name(name or run.name or run.run_id)
         per_input = bool(run.options.output_per)
         statements = _output_statements(deployment.store, base, files, table_name, per_input=per_input)
@@ -150,7 +150,7 @@ def _output_statements(
         example_by_layout = {"/".join(re.findall("[^/]+=", layout)): uri for layout, uri in example_by_layout.items()}
     if len(example_by_layout) > 1:
         examples = ", ".join([*example_by_layout.values()][:2])
-        raise PlanError(f"files in folders of different kinds make no table together: {examples}")
+        raise PlanError(f"files in folders of different kinds cannot be one table: {examples}")
     [layout] = example_by_layout
     keys = [unquote(key).lower() for key in re.findall("([^/]+)=", layout)]
     columns = _columns(store, files[:: -(-len(files) // MAX_FOOTERS)])

@@ -56,7 +56,7 @@ def deploy_options(folder: Path) -> Mapping[str, Any]:
     if not is_table or unknown_keys:
         unknown_text = f", not {unknown_keys[0]}" if unknown_keys else ""
         raise SettingsError(
-            f"{PROJECT}, [deploy] takes {', '.join(DEPLOY_TEXTS)} and a table of parameters{unknown_text}"
+            f"{PROJECT}: [deploy] can have {', '.join(DEPLOY_TEXTS)}, and a table of parameters{unknown_text}"
         )
     values = {**options, **options.get("parameters", {})}
     if wrong_keys := [key for key, value in values.items() if key != "parameters" and not isinstance(value, str | int)]:

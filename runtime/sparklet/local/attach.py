@@ -78,7 +78,7 @@ def attach_or_start(
 def share(clients_lock: Lock, progress: Progress) -> None:
     """Take the clients' lock together with others; wait until a host that is stopping releases it."""
     if not clients_lock.shared(ENDS_WITHIN_S, partial(progress, "waiting for the earlier local stack to end")):
-        raise LocalStackError("the earlier local stack does not end; `sparklet stop` ends it")
+        raise LocalStackError("the earlier local stack does not end; end it with `sparklet stop`")
 
 
 def _start(state: StateDir, request: Mapping[str, Any], progress: Progress) -> Any:

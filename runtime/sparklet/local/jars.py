@@ -99,7 +99,9 @@ def ensure_jars(
     # First without the lock, so that a complete cache can be read-only.
     if missing_jars := _unverified_jars(group_jars, cache_dir):
         if offline:
-            raise _unavailable_error(missing_jars, cache_dir, "this is offline mode. Run once with network")
+            raise _unavailable_error(
+                missing_jars, cache_dir, "offline mode forbids to fetch it: run once with a network"
+            )
         with _cache_lock(cache_dir) as lock:
             lock.exclusive(math.inf, lambda: progress("another process is fetching jars; waiting for it"))
             if missing_jars := _unverified_jars(group_jars, cache_dir):  # else another process was faster

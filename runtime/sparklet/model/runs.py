@@ -118,7 +118,9 @@ def check_script(uri: str, prefixes: tuple[str, ...]) -> None:
     Its address must begin with one of ``prefixes`` and have no ``/../``, and workers must not be able to write it (see
     BY_WORKERS).
     """
-    if not uri.startswith(prefixes) or "/../" in uri or BY_WORKERS.match(uri):
+    if BY_WORKERS.match(uri):
+        raise ScriptNotAllowedError(f"{uri} is a file that workers write, and so it is not run as a script")
+    if not uri.startswith(prefixes) or "/../" in uri:
         allowed = ", ".join(prefixes) or "none is set"
         raise ScriptNotAllowedError(f"{uri} is outside the prefixes that SPARKLET_SCRIPT_PREFIXES allows: {allowed}")
 

@@ -289,7 +289,7 @@ def refuse_overtaken(deployment: Deployment, run: Run, *, has_missing_output: bo
     """
     overtaken = f"the run {run.run_id} cannot be redriven any more"
     if later := replaced_by(deployment, run):
-        raise PlanError(f"{overtaken}: the run {later} has replaced what it wrote")
+        raise PlanError(f"{overtaken}: the run {later} has replaced its output")
     for other in _later_runs(deployment, run) if has_missing_output else ():
         both_incremental = run.options.incremental and other.options.incremental and other.name == run.name
         # A later run that ended without a plan part, for example since it was refused, plans nothing again.
