@@ -296,8 +296,9 @@ def test_a_refused_sum_fails_only_the_written_messages(orders: Orders) -> None:
 
 
 def test_records_read_for_another_table_are_refused(orders: Orders) -> None:
-    """The records that the other table has were left out of the frame, but would count as written to this one."""
+    """Reading for one table leaves out the records that it has; another table would count them as written to it."""
     job = kafka(1, 2)
+    # As if the records had been read for delta:/t, which already has the first one.
     job.outcome.batches["delta:/t", ""] = SimpleNamespace(is_read=True, old=["orders-0:1"])
 
     with pytest.raises(TableError, match="read without table="):

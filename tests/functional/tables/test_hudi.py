@@ -176,38 +176,38 @@ def without_lock(patch: pytest.MonkeyPatch) -> None:
         ),
     ],
 )
-def test_a_stopped_committer_adds_nothing(
+def test_a_paused_committer_adds_nothing_after_another_committed(
     hudi: HudiLake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str, exists: bool
 ) -> None:
-    """The committer stops before it begins an instant or writes its files, or before or after it checks for others.
+    """A committer pauses before it begins an instant, before it writes files, or before or after it looks for others.
 
-    Its lease expires, and another committer makes the same commit.
+    Meanwhile its lease expires, and another committer makes the same commit. Then the first one must add nothing.
     """
     without_lock(monkeypatch)
     if exists:
         hudi.make(hudi.planned(rows_of(id=[1])))
     ours = hudi.planned(rows_of(id=[2, 3]), number=1)
 
-    def overtake() -> None:
+    def commit_as_another() -> None:
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(committer, "lease", lambda _uri: nullcontext())
             hudi.make(ours)
 
     if method == "files":
-        stop_in_spark(tmp_path, monkeypatch, overtake)
+        stop_in_spark(tmp_path, monkeypatch, commit_as_another)
     else:
-        stop_at(method, monkeypatch, overtake)
+        stop_at(method, monkeypatch, commit_as_another)
 
-    done = hudi.make(ours)
+    result = hudi.make(ours)
 
     before = [(1,)] if exists else []
-    assert (done.already, done.rows) == (True, 2)
+    assert (result.already, result.rows) == (True, 2)
     assert hudi.rows("id") == [*before, (2,), (3,)]
     hudi.make(hudi.planned(rows_of(id=[4]), number=2))
     rows = hudi.rows("id")
     assert rows == [*before, (2,), (3,), (4,)]
     stored = sum(pq.read_metadata(file).num_rows for file in hudi.folder.glob("*.parquet"))
-    assert stored == len(rows), "files of no instant were left"
+    assert stored == len(rows), "files were left that belong to no instant"
 
 
 def both_make(hudi: HudiLake, patch: pytest.MonkeyPatch, first_stops: str, second_stops: str) -> list[bool]:

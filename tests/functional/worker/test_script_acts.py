@@ -96,6 +96,7 @@ threads.join()
 
 
 def test_pools_of_threads_need_no_lock_between_processes(function: Function) -> None:
+    """Lambda has no /dev/shm, where multiprocessing's locks are; a script's ``ThreadPool`` must work without them."""
     function.skip_log()
 
     assert invoke(function, THREADS, SCHEDULE)["state"] == "SUCCEEDED"

@@ -132,16 +132,22 @@ def test_only_one_of_two_runs_that_begin_at_once_gets_the_output(
 
 
 def test_a_claim_with_a_reused_number_sees_later_claims(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    def meanwhile(*put: Any) -> None:
+    """``nightly`` has read the claims, and pauses before it puts its own.
+
+    Meanwhile ``between`` takes the same number, ``hourly`` claims the output with the next one, and ``between`` ends,
+    so that its number is free again. Then nightly's put succeeds, and it must notice the claim of hourly.
+    """
+
+    def put_after_others(*arguments: Any) -> None:
         monkeypatch.setattr(output_claims, "put_once", put_once)
         between = enter(world, "between", "append", "s3://data/elsewhere/")
-        with monkeypatch.context() as lagging:
-            lagging.setattr(world.ledger.runs, "unfinalized", lambda: iter(()))
+        with monkeypatch.context() as patch:  # hourly does not see unfinished runs
+            patch.setattr(world.ledger.runs, "unfinalized", lambda: iter(()))
             enter(world, "hourly", "refuse")
         work(world, plan(world.deployment, between.run_id))
-        put_once(*put)
+        put_once(*arguments)
 
-    monkeypatch.setattr(output_claims, "put_once", meanwhile)
+    monkeypatch.setattr(output_claims, "put_once", put_after_others)
     with pytest.raises(PlanError, match=r"hourly writes to .*; nightly has ended with nothing planned"):
         enter(world, "nightly", "refuse")
 

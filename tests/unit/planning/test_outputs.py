@@ -82,9 +82,9 @@ def test_inputs_with_equal_or_invalid_output_names_are_refused(names: tuple[str,
         names_of(*names)
 
 
-def test_a_pattern_can_give_similar_inputs_different_names() -> None:
+def test_with_suffixes_in_names_only_a_taken_output_is_refused() -> None:
     options = replace(BY_INPUT, output_name="{folder}/{name}{suffix}")
-    outputs = names_of("a.csv", "a.json", there=["a.json.parquet"], options=options)
+    outputs = names_of("a.csv", "a.json", there=["a.json.parquet"], options=options)  # a.csv.parquet is free
     with pytest.raises(PlanError, match=r"the output holds a\.json already"):
         outputs.refuse_taken()
 

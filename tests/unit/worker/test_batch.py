@@ -117,12 +117,15 @@ def test_a_redelivered_record_gets_more_time_until_it_suffices() -> None:
 
 @given(st.lists(st.tuples(st.floats(0, 2000), st.integers(1, 6)), min_size=1, max_size=10), st.floats(1, 900))
 def test_no_record_uses_up_the_time_of_those_behind_it(records: list[tuple[float, int]], whole_s: float) -> None:
-    had, begun = shares_of_batch([need for need, _ in records], whole_s, [count for _, count in records])
+    """``records``: the seconds that each needs, and how often it was delivered."""
+    shares_s, started = shares_of_batch([need_s for need_s, _ in records], whole_s, [count for _, count in records])
 
-    assert begun[0]
+    assert started[0]
     least_s = min(MIN_SHARE_S, whole_s / 2)
-    assert all(share == 0 or share >= least_s - 1e-6 for share in had)
-    assert sum(min(need, share) for (need, _), share in zip(records, had, strict=True)) <= whole_s + 1e-6
+    assert all(share == 0 or share >= least_s - 1e-6 for share in shares_s)  # a share is useful or zero
+    spent_s = sum(min(need_s, share_s) for (need_s, _), share_s in zip(records, shares_s, strict=True))
+    assert spent_s <= whole_s + 1e-6
+    # Records that were delivered once get at least equal parts.
     if all(count == 1 for _, count in records) and whole_s / len(records) >= MIN_SHARE_S:
-        assert all(share >= whole_s / len(records) - 1e-6 for share in had)
+        assert all(share >= whole_s / len(records) - 1e-6 for share in shares_s)
     assert shares_of_batch([1], whole_s, [1])[0] == [pytest.approx(whole_s)]

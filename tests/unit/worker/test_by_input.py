@@ -308,17 +308,17 @@ def test_a_redo_keeps_files_that_a_user_has_replaced(bench: Bench) -> None:
 
 
 @pytest.mark.parametrize("output_per", ["", "input"])
-def test_a_copy_that_resumes_after_a_redo_publishes_nothing(bench: Bench, output_per: str) -> None:
-    """GIVEN an attempt that stopped before a copy, and whose staged files have not been deleted."""
-    late, copy_all = list[Callable[[], None]](), bench.store.copy_all
+def test_a_late_copy_of_an_old_attempt_replaces_no_redone_output(bench: Bench, output_per: str) -> None:
+    """After a redrive has published, an old attempt copies its staged files, as a frozen worker that resumes would."""
+    copies_again, copy_all = list[Callable[[], None]](), bench.store.copy_all
 
     def copy(pairs: Any, **owner: Any) -> None:
         copies = list(pairs)
-        late.append(lambda: copy_all(copies, **owner))
+        copies_again.append(lambda: copy_all(copies, **owner))
         copy_all(copies, **owner)
 
     bench.store.copy_all = copy  # type: ignore[method-assign,assignment]
-    bench.claims.beside = lambda discard: None
+    bench.claims.beside = lambda discard: None  # staged files are not deleted
     bench.attempt(spark_writes(bench, THREE, body=b"old"), objects=3, output_per=output_per)
     bench.redrive()
     bench.runner.behaviour = spark_writes(bench, {0: ("in/0.csv", 5)}, body=b"new one")
@@ -326,7 +326,7 @@ def test_a_copy_that_resumes_after_a_redo_publishes_nothing(bench: Bench, output
     assert [*shown(bench).values()] == [b"new one"]
 
     with pytest.raises(ObjectStoreError):
-        late[0]()
+        copies_again[0]()
 
     assert [*shown(bench).values()] == [b"new one"]
 
