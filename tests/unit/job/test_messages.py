@@ -39,7 +39,7 @@ def test_later_messages_of_a_failed_messages_group_return_too() -> None:
 
 
 def test_only_a_message_of_the_event_can_be_failed() -> None:
-    with pytest.raises(EventError, match="no message 'c' of SQS"):
+    with pytest.raises(EventError, match="no SQS message 'c'"):
         job(message("a")).fail_message("c", "bad")
     with pytest.raises(EventError, match="that could be reported as failed"):
         Job(event={"Records": [samples.kinesis("7")]}).fail_message("7", "bad")

@@ -333,7 +333,7 @@ def test_a_response_with_too_few_bytes_is_an_error() -> None:
     store = MemoryObjectStore()
     store.get = lambda *args: b"abc\n"  # type: ignore[method-assign]
     item = InputObject(URI, 8, "etag", slice=Slice(SliceKind.LINES, 8, 16))
-    with pytest.raises(ObjectStoreError, match="asked for 8 bytes at 8, got 4"):
+    with pytest.raises(ObjectStoreError, match="8 bytes were requested at 8, 4 came"):
         fetched(store, [item])
 
 
