@@ -1,4 +1,4 @@
-"""Tables of Iceberg, Delta and Hudi: each row exactly once.
+"""Writes to tables of Iceberg, Delta and Hudi, which get each row exactly once.
 
 A write goes through these modules:
 
@@ -11,5 +11,6 @@ A write goes through these modules:
 4. The table's format, behind the protocol ``commit.OpenTable`` and chosen by name in ``commit.open_table``: ``iceberg``
    (with ``iceberg_draft`` for all changes), ``delta`` or ``hudi``.
 
-A batch of a stream is identified by its records: ``stream_batch`` looks them up in a table's ``chains``.
+A batch of a stream is identified by the numbers of its records. A table keeps these numbers in ``chains``, where
+``stream_batch`` looks up which records the table already has.
 """

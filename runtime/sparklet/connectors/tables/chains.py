@@ -55,13 +55,16 @@ def committed_records(
 
 
 def extend(spark: SparkSession, folder: str, records: Mapping[str, Collection[int]], table: Any) -> dict[str, int]:
-    """Append a link to each chain, in one new file. Return by chain's name the number that the commit must set."""
+    """Append a link to each chain, in one new file. Return, by chain, the number that the commit must set in the table.
+
+    Every MAX_RANGES commits of a queue's messages, this also deletes the links of old messages.
+    """
     # Each try has its own number: if the answer to a commit is lost, the number in the table shows whose commit it was.
     number = random.getrandbits(60)
     links = {name: _link(spark, folder, name, sorted(records[name]), table.find_name(name), number) for name in records}
-    path, files = hadoop_path(spark, f"{folder}/{number:015x}.json.gz")
+    path, file_system = hadoop_path(spark, f"{folder}/{number:015x}.json.gz")
     # The file is written before the commit that sets its number. After a kill in between no chain leads to the file.
-    with closing(spark._jvm.java.util.zip.GZIPOutputStream(files.create(path))) as stream:
+    with closing(spark._jvm.java.util.zip.GZIPOutputStream(file_system.create(path))) as stream:
         stream.write(json.dumps(links).encode())
     for name, link in links.items():
         if name.startswith(f"{CHAIN}{MESSAGES}/") and len(link["ranges"]) == 1 and link["before"]:
@@ -72,20 +75,20 @@ def extend(spark: SparkSession, folder: str, records: Mapping[str, Collection[in
 
 def _delete_old_links(spark: SparkSession, folder: str, head: str) -> None:
     """Delete the links of messages that no queue can deliver any more, except for the chain's head."""
-    path, files = hadoop_path(spark, folder)
+    path, file_system = hadoop_path(spark, folder)
     oldest_ms = 1000 * (time.time() - KEPT_DAYS * 86400)
-    for file in files.listStatus(path):
+    for file in file_system.listStatus(path):
         if file.getModificationTime() < oldest_ms and not file.getPath().getName().startswith(head):
-            files.delete(file.getPath(), False)
+            file_system.delete(file.getPath(), False)
 
 
 def _link(
     spark: SparkSession, folder: str, name: str, records: list[int], head: tuple[str, int] | None, number: int
 ) -> dict[str, Any]:
-    """Return a new link. ``ranges``: first record, last record and number of links, this one's last.
+    """Return a new link. ``ranges``: for each of up to MAX_RANGES links its first record, last record and number.
 
-    ``before``: the number of the link with earlier ranges; ``last_before``: the greatest record in them. ``steps``: the
-    differences between this link's records.
+    The new link's own range comes last. ``before``: the number of the link with earlier ranges; ``last_before``: the
+    greatest record in them. ``steps``: the differences between this link's records.
     """
     link = links_of(spark, folder, head[1])[name] if head else {"ranges": [], "before": None, "last_before": -1}
     if head and len(link["ranges"]) >= MAX_RANGES:
@@ -98,9 +101,9 @@ def _link(
 @lru_cache(maxsize=8)
 def links_of(spark: SparkSession, folder: str, number: int) -> Any:
     """Return the links of a commit, by chain; they never change."""
-    path, files = hadoop_path(spark, uri := f"{folder}/{number:015x}.json.gz")
+    path, file_system = hadoop_path(spark, uri := f"{folder}/{number:015x}.json.gz")
     try:
-        with closing(spark._jvm.java.util.zip.GZIPInputStream(files.open(path))) as stream:
+        with closing(spark._jvm.java.util.zip.GZIPInputStream(file_system.open(path))) as stream:
             return json.loads(spark._jvm.org.apache.commons.io.IOUtils.toString(stream, "UTF-8"))
     except Py4JJavaError as error:
         if java_class(error) != "FileNotFoundException":

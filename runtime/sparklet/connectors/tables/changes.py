@@ -90,7 +90,7 @@ def overwriting_rows(commit: Commit, columns: StructType, rows: Rows, partitions
 
 
 def rows_of_new_table(changes: DataFrame) -> DataFrame:
-    """Return the rows of an upsert that a new table gets: without those that only delete."""
+    """Return the rows with which an upsert fills a new table: all but those that mark a deletion."""
     return changes.where(f"NOT {DELETED}").drop(DELETED) if DELETED in changes.columns else changes
 
 

@@ -18,12 +18,12 @@ FILLED = ("delta.generationExpression", "delta.identity.start", "CURRENT_DEFAULT
 REMEDY = "select the table's columns and cast them in the script; merge_schema=True adds new ones"
 
 
-def fit_columns(frame: DataFrame, schema: StructType, whose: str, *, merge_schema: bool = False) -> DataFrame:
+def fit_columns(frame: DataFrame, schema: StructType, context: str, *, merge_schema: bool = False) -> DataFrame:
     """Return the frame with the columns of ``schema``, resolved by name as for Spark's INSERT.
 
-    With ``merge_schema`` the frame's new columns follow. Spark casts the values; a row fails if its value overflows, or
-    if it lacks a value that the table requires and does not only delete another row. TableError if columns do not fit;
-    its message names the frame by ``whose``.
+    With ``merge_schema`` the frame's new columns follow. Spark casts the values. A row fails if a value overflows, or
+    if a value that the table requires is null; but a row that only deletes another row may have nulls. TableError if
+    columns do not fit; its message begins with ``context``.
     """
     spark: Any = frame.sparkSession
     is_exact = spark.conf.get("spark.sql.caseSensitive", "false") == "true"
@@ -41,7 +41,7 @@ def fit_columns(frame: DataFrame, schema: StructType, whose: str, *, merge_schem
     try:
         plan = resolver.resolveOutputColumns("table", attributes, query, True, conf, True)
     except PySparkException as error:
-        raise TableError(f"{whose}: {str(error).rstrip('.')}: {REMEDY}") from error
+        raise TableError(f"{context}: {str(error).rstrip('.')}: {REMEDY}") from error
     frame = frame_of_plan(spark, plan)
     if not deletes:
         return frame
@@ -49,8 +49,8 @@ def fit_columns(frame: DataFrame, schema: StructType, whose: str, *, merge_schem
     for field in schema.fields:
         if not field.nullable:
             text = functions.lit(f"the column {field.name!r} is null in a row, and the table requires a value")
-            lacks = columns[field.name].isNull() & ~columns[DELETED]
-            failing = functions.when(lacks, functions.raise_error(text).cast(field.dataType))
+            is_missing = columns[field.name].isNull() & ~columns[DELETED]
+            failing = functions.when(is_missing, functions.raise_error(text).cast(field.dataType))
             columns[field.name] = failing.otherwise(columns[field.name]).alias(field.name)
     return frame.select(*columns.values())
 
@@ -61,9 +61,10 @@ def agreed_columns(
     table: StructType | None,
     columns_of: Callable[[Declaration], StructType],
 ) -> StructType:
-    """Return the columns that the table has with these writes in it. ``table``: its present columns, if it exists.
+    """Return the columns that the table will have after these writes. ``table``: its present columns, if it exists.
 
-    TableError if the writes' types of a new column differ, or if only some writes have it without ``merge_schema``.
+    TableError if the writes have different types for a new column. Without ``merge_schema`` also if a write has a
+    column that the table lacks; a new table gets the columns of its first write.
     """
     fields = {field.name.lower(): field for field in (table.fields if table else ())}
     table_names, shard_by_name = set(fields), dict[str, str]()

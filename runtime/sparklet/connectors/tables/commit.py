@@ -32,10 +32,10 @@ from sparklet.job.session import hadoop_path, java_class, stored_text
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
-MAX_CONFLICTS_S = 120.0  # after this time another attempt has to go on
+MAX_CONFLICTS_S = 120.0  # then the commit fails, and another attempt may try it
 MIN_PAUSE_S, MAX_PAUSE_S = 0.05, 5.0
 MAX_READERS = 16  # staged files that are checked at a time: each waits for the store, not for the processor
-SHARED = ("mode", "keys", "order_by", "merge_schema", "partition_by", "deletes")  # in all writes to a table
+SHARED = ("mode", "keys", "order_by", "merge_schema", "partition_by", "deletes")  # equal in all writes to a table
 
 
 class OpenTable(Protocol):
@@ -62,17 +62,18 @@ class OpenTable(Protocol):
 def commit(
     commit: Commit, spark: SparkSession, opened: OpenTable | None = None, *, only_on_opened: bool = False
 ) -> Committed:
-    """Make a commit, unless the table holds it already.
+    """Make a commit, unless the table holds it already. If Glue's catalog is the run's, enter a Delta table into it.
 
     ``opened``: the state of the table to begin with. ``only_on_opened``: the rows were computed from this state, so the
     commit must be based on it.
 
     TableError if the table cannot take the files: another schema, a missing file, a feature that is not supported.
-    CommitConflictError if other writers were faster for two minutes, or with ``only_on_opened`` once.
+    CommitConflictError if other writers were faster for two minutes (with ``only_on_opened``: once), or have committed
+    a part of the records.
     CommitStateUnknownError if the table does not hold the commit, but may have forgotten it.
     """
-    # A shard without rows has no say in the columns.
-    writes, earlier = (tuple(write for write in some if write.files) for some in (commit.writes, commit.earlier))
+    # A shard without rows must not decide on the columns.
+    writes, earlier = (tuple(write for write in group if write.files) for group in (commit.writes, commit.earlier))
     commit = replace(commit, writes=writes, earlier=earlier)
     maker = random.getrandbits(60)  # the number of this attempt at the commit
     own_numbers = {maker}
@@ -115,8 +116,8 @@ def _find_commit(commit: Commit, spark: SparkSession, table: OpenTable) -> tuple
     CommitConflictError if the table has only a part of the commit's records.
     """
     if not commit.records:
-        found = table.find_name(commit.commit_id)
-        return found and (found[0], {found[1]})
+        version_and_number = table.find_name(commit.commit_id)
+        return version_and_number and (version_and_number[0], {version_and_number[1]})
     links = [
         link
         for name, numbers in commit.records.items()
@@ -131,7 +132,7 @@ def _find_commit(commit: Commit, spark: SparkSession, table: OpenTable) -> tuple
 
 
 def _names_to_set(commit: Commit, spark: SparkSession, table: OpenTable, maker: int) -> dict[str, int]:
-    """Return the names that the commit sets in the table, and their numbers."""
+    """Return the names that the commit sets in the table, and their numbers. Write the links of a batch's chains."""
     if not commit.records:
         return {commit.commit_id: maker}
     heads = extend(spark, commit.chains_folder, commit.records, table)
@@ -151,9 +152,9 @@ def main() -> None:
         if header["commit"] in job.params.get("commits_made", ()):
             continue
         for planned in plan(header, [declared for _, declared in commits[: number + 1]]):
-            done = commit(replace(planned, warehouse=job.params.get("warehouse")), spark)
-            job.report(rows=done.rows, outputs=[str(planned.table)])
-            answers.append({"table": str(planned.table), "commit_id": planned.commit_id, **asdict(done)})
+            committed = commit(replace(planned, warehouse=job.params.get("warehouse")), spark)
+            job.report(rows=committed.rows, outputs=[str(planned.table)])
+            answers.append({"table": str(planned.table), "commit_id": planned.commit_id, **asdict(committed)})
             job.answer(answers)
 
 
@@ -170,9 +171,9 @@ def _check_stored(spark: SparkSession, writes: Iterable[Declaration]) -> None:
     """Raise TableError if a staged file is missing, or has another size. The files are not read."""
 
     def check(write: Declaration, name: str, size_bytes: int) -> None:
-        path, files = hadoop_path(spark, uri := name if ":/" in name else f"{write.folder.rstrip('/')}/{name}")
+        path, file_system = hadoop_path(spark, uri := name if ":/" in name else f"{write.folder.rstrip('/')}/{name}")
         try:
-            stored_bytes = int(files.getFileStatus(path).getLen())
+            stored_bytes = int(file_system.getFileStatus(path).getLen())
         except Py4JJavaError as error:
             if java_class(error) != "FileNotFoundException":
                 raise
@@ -187,7 +188,7 @@ def _check_stored(spark: SparkSession, writes: Iterable[Declaration]) -> None:
 
 
 def plan(header: Mapping[str, Any], commits: Sequence[Sequence[Declaration]]) -> list[Commit]:
-    """Return the commits, one for each table, of the last of a run's commit files.
+    """Return the commits that the last of a run's commit files asks for, one for each table.
 
     ``commits`` has the declarations in each file. TableError if the shards' declarations for a table differ, or if a
     shard that was done again appends a second time.
@@ -201,10 +202,8 @@ def plan(header: Mapping[str, Any], commits: Sequence[Sequence[Declaration]]) ->
         looks_back = model.mode == "overwrite_partitions" or (model.mode == "upsert" and model.order_by is None)
         earlier = [[write for write in commit if write.table == table] for commit in commits[:-1]]
         # Each commit of a run has its own id, so the table itself would not recognize the rows.
-        if model.mode == "append" and (again := _shard_numbers(writes) & _shard_numbers(chain(*earlier))):
-            raise TableError(
-                f"{table} already has the rows of the shards {sorted(again)}, which another commit would add again"
-            )
+        if model.mode == "append" and (repeated_shards := _shard_numbers(writes) & _shard_numbers(chain(*earlier))):
+            raise TableError(f"{table} has the rows of the shards {sorted(repeated_shards)}, and would have them twice")
         earlier_writes = _valid_earlier_writes([*earlier, writes]) if looks_back else []
         for write in earlier_writes + writes:
             for name in SHARED:

@@ -1,4 +1,4 @@
-"""The values of a write: a script's declaration and the commit of all shards; and how unfit tables are refused."""
+"""What a write consists of: each script's declaration, and the commit of all shards. Also refuses unfit tables."""
 
 from __future__ import annotations
 
@@ -35,8 +35,9 @@ class Declaration:
     ``files``: the files' paths below ``folder``, and their sizes in bytes. ``label`` distinguishes the writes of one
     script. ``rows``: the number of rows, counted while they were written, or -1. ``shard``: the number of the write's
     shard, -1 outside a run. ``described``: the files' descriptions by the format's own library, which the commit uses
-    unchanged. ``seen``: the state of the table that the shard wrote for, in the format's own text; if Spark staged the
-    rows, the rows' schema. ``deletes``: whether the rows have the column DELETED.
+    unchanged; empty if Spark itself wrote the files. ``seen``: the state of the table as the shard saw it, in the
+    format's own text; for Delta's and Hudi's files that Spark itself wrote, the rows' schema. ``deletes``: whether the
+    rows have the column DELETED.
     """
 
     table: Table
@@ -62,7 +63,7 @@ class Declaration:
 
     @classmethod
     def from_document(cls, document: Mapping[str, Any], shard: int = -1) -> Declaration:
-        """Return the declaration of which ``to_document`` has made the document; EventError if it has not."""
+        """Return the declaration in a document that ``to_document`` has made; EventError if it is malformed."""
         try:
             fields: dict[str, Any] = {
                 name: tuple(value) if isinstance(value, list) else value for name, value in document.items()
@@ -80,10 +81,11 @@ class Declaration:
 class Commit:
     """All staged writes to one table that become one atomic commit, whose id the table keeps.
 
-    ``fixed_at_s``: when it was fixed which writes there are, in seconds since 1970; None if just now. ``warehouse``
-    names the catalog, unless the environment does. ``records``: by chain, the records of a stream of which the rows are
-    made; then the ``chains`` in ``chains_folder`` identify the commit. ``earlier``: writes that the same run has
-    committed before, if they matter: overwritten partitions keep their rows, and an upsert must not repeat their keys.
+    ``fixed_at_s``: when the set of writes was fixed, in seconds since 1970; None if just now. ``warehouse`` names the
+    catalog, unless the environment does. ``records``: the numbers of the stream records that the rows are made of, by
+    chain; they then identify the commit, see ``chains``. ``chains_folder``: where the chains' files are. ``earlier``:
+    writes that the same run has committed before, if they matter: overwritten partitions keep their rows, and an upsert
+    must not repeat their keys.
     """
 
     commit_id: str
@@ -113,7 +115,7 @@ class Committed:
 
 
 def refuse_hudi(table: Table, write: Declaration | Commit, properties: Mapping[str, str]) -> None:
-    """Raise TableError if, by the table's hoodie.properties, Hudi would do something else than the upsert."""
+    """Raise TableError if the table's hoodie.properties would make Hudi upsert by other rules than the write's."""
     if write.mode != "upsert":
         return
     order_fields = (properties.get(f"hoodie.table.{name}") for name in ("ordering.fields", "precombine.field"))

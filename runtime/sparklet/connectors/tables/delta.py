@@ -6,8 +6,8 @@ Delta reads the files by the old state, and writes their rows anew. For an upser
 MERGE one by one: the statement itself could set only one name, and would not refuse a table that has changed since it
 was loaded.
 
-A commit's id, and the heads of chains, are transactions of applications in the table's log. Delta refuses the commit if
-another commit has set one of them since the table was loaded.
+A commit's id, and the last links of ``chains``, are stored in the table's log as ``txn`` actions, which Delta keeps for
+applications. Delta refuses the commit if another commit has set one of them since the table was loaded.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ def _is_filled(field: StructField) -> bool:
 
 
 def required_columns(schema: StructType, frame: DataFrame) -> StructType:
-    """Return the table's columns without those that the frame lacks and Delta itself can fill."""
+    """Return the table's columns except those that the frame lacks and that Delta itself fills: see ``FILLED``."""
     names = {name.lower() for name in frame.columns}
     return StructType([field for field in schema.fields if field.name.lower() in names or not _is_filled(field)])
 
@@ -89,7 +89,7 @@ def can_describe(schema: StructType | None, frame: DataFrame) -> bool:
 
 
 def stage(frame: DataFrame, draft: Declaration) -> Declaration:
-    """Append the rows in a transaction that nobody commits. Return the declaration with the files and their state."""
+    """Write the rows in a transaction that nobody commits. Return the declaration with the files and ``seen``."""
     delta = _Delta(frame.sparkSession)
     log, path = delta.log(draft.table.place), draft.table.place.rstrip("/")
     transaction = log.startTransaction()
@@ -173,12 +173,12 @@ def _items(scala: Any) -> Iterator[Any]:
 
 
 def _metadata(seen: str) -> Any:
-    """Return the table's metadata that a shard has seen, in the form of Delta's log."""
+    """Return the table's metadata as a shard saw them, in the form of Delta's log; ``seen``: see ``Declaration``."""
     return json.loads(seen.split("\n")[1])["metaData"]
 
 
-def _columns(write: Declaration) -> StructType:
-    """Return the columns for which a shard has written."""
+def _columns_at_write(write: Declaration) -> StructType:
+    """Return the table's columns as a shard saw them, with its new ones; without ``described`` its rows' columns."""
     if not write.described:
         return staged_columns(write)
     return StructType.fromJson(json.loads(_metadata(write.seen)["schemaString"]))
@@ -265,11 +265,11 @@ class DeltaLakeTable:
             self._version = int(self._transaction.readVersion())  # -1 if the table does not exist
             if self._version >= 0:
                 check_writable(uri, self._log, self._transaction)
-        self._now = json.loads(self._transaction.metadata().json())["metaData"] if self._version >= 0 else None
+        self._metadata = json.loads(self._transaction.metadata().json())["metaData"] if self._version >= 0 else None
 
     def find_name(self, name: str) -> tuple[str, int] | None:
         """See ``OpenTable``; the version is the table's present version."""
-        number = self._transaction.snapshot().transactions().get(name) if self._now else self._delta.none
+        number = self._transaction.snapshot().transactions().get(name) if self._metadata else self._delta.none
         return (str(self._version), int(number.get())) if number.isDefined() else None
 
     def write(self, commit: Commit, names: Mapping[str, int]) -> str:
@@ -280,7 +280,7 @@ class DeltaLakeTable:
         with own_errors(str(commit.table)), session_options(self._spark, options):
             for name in names:
                 self._transaction.txnVersion(name)  # from now on another commit that sets the name is a conflict
-            if self._now is None:
+            if self._metadata is None:
                 self._log.createLogDirectoriesIfNotExists()
             actions = [*change(commit), *(self._delta.set_name(*entry) for entry in names.items())]
             operation = scala_object(self._spark, f"{_PACKAGE}.DeltaOperations$ManualUpdate")
@@ -290,19 +290,19 @@ class DeltaLakeTable:
             return str(self._transaction.commit(self._delta.seq(actions), operation, tags))
 
     def _table_columns(self) -> StructType | None:
-        return StructType.fromJson(json.loads(self._now["schemaString"])) if self._now else None
+        return StructType.fromJson(json.loads(self._metadata["schemaString"])) if self._metadata else None
 
     def _append(self, commit: Commit) -> list[Any]:
         """Add the files that fit the table; in the same commit Delta's writer writes the rows of all other files."""
         unfit = [
             write
             for write in commit.writes
-            if not write.described or not self._now or not _fits(_metadata(write.seen), self._now)
+            if not write.described or not self._metadata or not _fits(_metadata(write.seen), self._metadata)
         ]
         columns = self._add_columns(commit, unfit) if unfit else None
-        now = json.loads(self._transaction.metadata().json())["metaData"]
+        new_metadata = json.loads(self._transaction.metadata().json())["metaData"]
         # The table is made now, or has the columns of all shards, so that some of these files may fit after all.
-        rewritten = [write for write in unfit if not write.described or not _fits(_metadata(write.seen), now)]
+        rewritten = [write for write in unfit if not write.described or not _fits(_metadata(write.seen), new_metadata)]
         fitting = (text for write in commit.writes if write not in rewritten for text in write.described)
         actions = [self._delta.parse_action(text) for text in fitting]
         if rewritten and columns:
@@ -316,9 +316,9 @@ class DeltaLakeTable:
         return actions
 
     def _add_columns(self, commit: Commit, writes: Sequence[Declaration]) -> StructType:
-        """Let Delta make the table, or add the columns that it lacks, in this transaction. Return its new columns."""
+        """Let Delta make the table, or add the columns that it lacks, in this transaction. Return all its columns."""
         schema = self._table_columns()
-        columns = agreed_columns(commit, writes, schema, _columns)
+        columns = agreed_columns(commit, writes, schema, _columns_at_write)
         if schema is None or len(columns) > len(schema):
             plain = [StructField(field.name, field.dataType) for field in columns.fields if not _is_filled(field)]
             types, nothing = self._delta.jvm.org.apache.spark.sql.types.DataType, self._delta.jvm.java.util.ArrayList()
@@ -328,8 +328,8 @@ class DeltaLakeTable:
         return columns
 
     def _row_columns(self, writes: Sequence[Declaration], columns: StructType) -> StructType:
-        """Return the columns without those that all writes lack and Delta fills."""
-        names = {name.lower() for write in writes for name in _columns(write).names}
+        """Return the columns except those that no write has and Delta itself fills."""
+        names = {name.lower() for write in writes for name in _columns_at_write(write).names}
         return StructType([field for field in columns.fields if field.name.lower() in names or not _is_filled(field)])
 
     def _rows(self, alike: Sequence[Declaration]) -> DataFrame:
@@ -340,7 +340,7 @@ class DeltaLakeTable:
 
     def _upsert(self, commit: Commit) -> list[Any]:
         table, writes = self._table_columns(), commit.writes
-        columns = self._row_columns(writes, agreed_columns(commit, writes, table, _columns))
+        columns = self._row_columns(writes, agreed_columns(commit, writes, table, _columns_at_write))
         changes = upserted_rows(commit, columns, self._rows)
         if table is None:
             self._add_columns(commit, commit.writes)
@@ -377,9 +377,9 @@ class DeltaLakeTable:
 
     def _overwrite(self, commit: Commit) -> list[Any]:
         """Replace the partitions of the staged rows, see ``overwriting_rows``."""
-        by = self._now["partitionColumns"] if self._now else list(commit.partition_by)
+        by = self._metadata["partitionColumns"] if self._metadata else list(commit.partition_by)
         writes = [*commit.writes, *commit.earlier]
-        columns = self._row_columns(writes, agreed_columns(commit, writes, self._table_columns(), _columns))
+        columns = self._row_columns(writes, agreed_columns(commit, writes, self._table_columns(), _columns_at_write))
         rows = overwriting_rows(commit, columns, self._rows, list(map(backquoted, by)))
         options = {"partitionOverwriteMode": "dynamic", "mergeSchema": str(commit.merge_schema).lower()}
         return self._delta.write(self._log, self._transaction, rows._jdf, "Overwrite", options, by)
@@ -391,7 +391,8 @@ class DeltaLakeTable:
 def register(uri: str, warehouse: str | None, spark: SparkSession) -> None:
     """Enter a Delta table at ``WAREHOUSE/DATABASE.db/TABLE`` as ``DATABASE.TABLE``, or update its entry.
 
-    Does nothing if the table has another address. TableError if another table has the name.
+    Makes the database if it is missing. Does nothing if the table has another address. TableError if another table has
+    the name.
     """
     root = catalog_properties(os.environ, warehouse).get("warehouse", "").rstrip("/")
     match = re.fullmatch(re.escape(root) + r"/([^/]+)\.db/([^/]+)", uri)
@@ -430,12 +431,12 @@ def _entry(name: str, uri: str, spark: SparkSession, old: Mapping[str, Any]) -> 
         column: {**old_columns.get(column, {}), "Name": column, "Type": type_} for column, type_ in types.items()
     }
     serde = {"serialization.format": "1", "path": uri}
-    own = {"EXTERNAL": "TRUE", "table_type": "DELTA", "spark.sql.sources.provider": "delta"}
+    parameters = {"EXTERNAL": "TRUE", "table_type": "DELTA", "spark.sql.sources.provider": "delta"}
     return {
         **{key: old[key] for key in ("Description", "Owner", "Retention") if old.get(key)},
         "Name": name,
         "TableType": "EXTERNAL_TABLE",
-        "Parameters": {**old.get("Parameters", {}), **own},
+        "Parameters": {**old.get("Parameters", {}), **parameters},
         "PartitionKeys": [columns.pop(key) for key in metadata["partitionColumns"]],
         "StorageDescriptor": {
             "Columns": list(columns.values()),

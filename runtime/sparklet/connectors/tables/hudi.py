@@ -1,16 +1,16 @@
-"""Commits to Hudi tables, with Spark; a commit's id is in the metadata of its completed instant.
+"""Commits to Hudi tables, with Spark. An instant is Hudi's entry for a commit in the table's timeline.
 
-The chains of streams are in this metadata, too: the commit of a batch repeats all chains, so the newest such instant
-has them.
+The metadata of a completed instant has the commit's id. It also has the last links of ``chains``: the commit of a
+batch repeats those of all chains, so that the newest such instant has them.
 
 Hudi lets two writers complete the same inserts, and its jars for Spark have no lock for S3. So Sparklet's writers take
 turns by a lease in the table, and look for the commit's id again once they hold the lease. Meanwhile other programs
 must not write.
 
-A writer may be stopped for longer than its lease, and then go on. So after its last file, and before it completes its
+A writer may be paused for longer than its lease, and then go on. So after its last file, and before it completes its
 instant, each writer looks for instants of other writers: new ones, and ones that were pending when it took the lease
-and are completed now. Its own instant is on the timeline since before its first file, so of two writers at least one
-finds the other's instant, and refuses its own. A writer that begins rolls all pending instants back, which deletes
+and are completed now. A writer puts its own instant on the timeline before its first file. So of two writers at least
+one finds the other's instant, and refuses its own. A writer that begins rolls all pending instants back, which deletes
 their files. If such an instant is completed all the same, it does not count once its rollback is planned. Hudi treats
 files that are older than a timeline's first instant as committed, so a new table first gets an empty instant.
 """
@@ -57,12 +57,12 @@ class HudiTable:
     def __init__(self, uri: str, spark: SparkSession) -> None:
         self._uri = self.root = uri
         self._spark = spark
-        self._chains: dict[str, int] | None = None  # as ``find_name`` first read them
-        self._known: dict[str, bool] = {}  # the instants that this writer expects: whether each is completed
+        self._chains: dict[str, int] | None = None  # each chain's last link, as ``find_name`` first read it
+        self._seen_instants: dict[str, bool] = {}  # whether each was completed, as this writer last saw it
         self._refusal = ""  # why ``accept`` has refused an instant
 
     def find_name(self, name: str) -> tuple[str, int] | None:
-        """See ``OpenTable``; the number of a chain is its last link."""
+        """See ``OpenTable``; the number of a chain is that of its last link, and its version is ""."""
         if name.startswith(CHAIN):
             self._chains = self._read_chains() if self._chains is None else self._chains
             return ("", self._chains[name]) if name in self._chains else None
@@ -97,31 +97,31 @@ class HudiTable:
     def write(self, commit: Commit, names: Mapping[str, int]) -> str:
         """Write the rows of the staged files in one instant; see ``OpenTable``."""
         with lease(f"{self._uri}/_sparklet_lease"):
-            table, frame, by, can_delete = self._metadata(), None, list(commit.partition_by), False
+            table, frame, by, has_delete_column = self._metadata(), None, list(commit.partition_by), False
             # Read before the commit is looked for: an instant that is completed in between counts as another writer's.
-            self._known = _instants(table)
+            self._seen_instants = _instants(table)
             instant_metadata = {COMMIT_ID: commit.commit_id}
             if commit.records:
                 chains, before = self._read_chains(), self._chains or {}
-                is_late = any(chains.get(name) != before.get(name) for name in names)
+                was_overtaken = any(chains.get(name) != before.get(name) for name in names)
                 instant_metadata[CHAINS] = json.dumps({**chains, **names})
             else:
-                is_late = self.find_name(commit.commit_id) is not None
+                was_overtaken = self.find_name(commit.commit_id) is not None
                 instant_metadata[MAKER] = str(names[commit.commit_id])
             # The caller has looked for the commit without the lease, and another writer may have made it since.
-            if is_late:
-                raise CommitConflictError(f"{commit.table}: another committer has committed first")
+            if was_overtaken:
+                raise CommitConflictError(f"{commit.table}: another committer was faster")
             if table is None:
                 self._is_half_made(delete=True)
             else:
                 frame = self._spark.read.format("hudi").load(self._uri)
-                can_delete, frame = HUDI_DELETED in frame.columns, without_hudi_columns(frame)
+                has_delete_column, frame = HUDI_DELETED in frame.columns, without_hudi_columns(frame)
                 by = [str(name) for name in table.getTableConfig().getPartitionFields().orElse(None) or ()]
                 properties = table.getTableConfig().getProps()
                 refuse_hudi(commit.table, commit, {str(key): str(properties[key]) for key in properties})
                 self._let_roll_back(table)
             rows = self.new_rows(commit, frame if frame and frame.columns else None, by)
-            if can_delete and HUDI_DELETED not in rows.columns:
+            if has_delete_column and HUDI_DELETED not in rows.columns:
                 rows = rows.withColumn(HUDI_DELETED, functions.lit(None).cast("boolean"))
             self.load_early()
             # If an empty instant is the first one, no file of a killed writer is older than the timeline.
@@ -129,14 +129,14 @@ class HudiTable:
                 self._save(rows.limit(0), {**_options(commit, table), OPERATION: "bulk_insert"})
                 table = self._metadata()
                 if len(instants := self._new_instants()) != 1:
-                    raise CommitConflictError(f"{self._uri}: another writer has begun commits meanwhile: {instants}")
-                self._known.update(instants)
+                    raise CommitConflictError(f"{self._uri}: another writer was there: {instants}")
+                self._seen_instants.update(instants)
             self._save(rows, {**_options(commit, table), **instant_metadata})
-            found = self.find_name(commit.commit_id)
+            version_and_number = self.find_name(commit.commit_id)
         # An instant can be completed although another writer has planned its rollback; then its rows do not count.
-        if found is None:
+        if version_and_number is None:
             raise CommitConflictError(f"{self._uri}: another writer has rolled this commit back")
-        version, _ = found
+        version, _ = version_and_number
         return version
 
     def _save(self, rows: Any, options: dict[str, str]) -> None:
@@ -191,15 +191,19 @@ class HudiTable:
         """
         new = self._new_instants()
         # Chains are read from the newest instant, so the instant of a batch must be the newest by all writers' clocks.
-        is_newest = self._chains is None or min(new, default="") > max(self._known, default="")
+        is_newest = self._chains is None or min(new, default="") > max(self._seen_instants, default="")
         is_own = list(new.values()) == [False] and new.keys() >= set(instants)
         return "" if is_own and is_newest else f"{self._uri}: another writer was there: {new}"
 
     def _new_instants(self) -> dict[str, bool]:
-        """Return instants that are not in ``_known``, or completed since then; without those that were rolled back."""
+        """Return instants that are new since ``_seen_instants``, or completed since; without those rolled back."""
         instants = _instants(table := self._metadata())
-        new = {time: is_completed for time, is_completed in instants.items() if self._known.get(time) != is_completed}
-        rolled_back = _rolled_back(table) if self._known.keys() & new else ()
+        new = {
+            time: is_completed
+            for time, is_completed in instants.items()
+            if self._seen_instants.get(time) != is_completed
+        }
+        rolled_back = _rolled_back(table) if self._seen_instants.keys() & new else ()
         return {time: is_completed for time, is_completed in new.items() if time not in rolled_back}
 
     def new_rows(self, commit: Commit, table_rows: DataFrame | None, by: Sequence[str]) -> DataFrame:
@@ -243,8 +247,8 @@ class HudiTable:
 
     def _metadata(self) -> Any | None:
         """Return Hudi's meta client of the table; None if the table does not exist."""
-        path, files = hadoop_path(self._spark, f"{self._uri}/.hoodie")
-        if not files.exists(path):  # Hudi itself would look for the table's properties for five seconds
+        path, file_system = hadoop_path(self._spark, f"{self._uri}/.hoodie")
+        if not file_system.exists(path):  # Hudi itself would look for the table's properties for five seconds
             return None
         hudi = self._spark._jvm.org.apache.hudi
         conf = hudi.hadoop.fs.HadoopFSUtils.getStorageConf(self._spark._jsc.hadoopConfiguration())
@@ -257,10 +261,10 @@ class HudiTable:
 
     def _is_half_made(self, *, delete: bool = False) -> bool:
         """Whether a writer was killed after it had made the table's folders, but no file; ``delete`` deletes them."""
-        path, files = hadoop_path(self._spark, f"{self._uri}/.hoodie")
-        if not files.exists(path) or files.listFiles(path, True).hasNext():
+        path, file_system = hadoop_path(self._spark, f"{self._uri}/.hoodie")
+        if not file_system.exists(path) or file_system.listFiles(path, True).hasNext():
             return False
-        return bool(files.delete(path, True)) if delete else True
+        return bool(file_system.delete(path, True)) if delete else True
 
     def _let_roll_back(self, table: Any) -> None:
         """Give heartbeats to the pending instants, so that Hudi rolls them back even if later instants are completed.
@@ -271,8 +275,8 @@ class HudiTable:
         folder = self._spark._jvm.org.apache.hudi.common.table.HoodieTableMetaClient.getHeartbeatFolderPath(self._uri)
         pending = (instant for instant, is_completed in _instants(table).items() if not is_completed)
         for instant in {*pending, *_rolled_back(table, is_pending=True)}:
-            path, files = hadoop_path(self._spark, f"{folder}/{instant}")
-            files.create(path, True).close()
+            path, file_system = hadoop_path(self._spark, f"{folder}/{instant}")
+            file_system.create(path, True).close()
 
     def load_early(self) -> None:
         """Load a class that Hudi 1.2.0 may load too late: every tenth commit in a fresh JVM fails without it."""

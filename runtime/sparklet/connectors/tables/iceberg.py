@@ -1,10 +1,10 @@
 """Commits to Iceberg tables, by Iceberg in the JVM.
 
-All changes of a commit, to columns, files and properties, are made in a draft. Then one call replaces the state in
-which the table was loaded by the draft, or fails because the table has another state by now. Iceberg's own ``commit()``
-would then load the new state and try again, although that state was not searched for the commit's id.
+All changes of a commit, to columns, files and properties, are made in a draft. Then one call replaces the table's state
+with the draft. It fails if the table has changed since it was loaded. Iceberg's own ``commit()`` would then load the
+new state and try again, without looking for the commit's id in that state.
 
-The table's properties have the ids of commits, and the heads of chains, since snapshots expire.
+The ids of commits, and the last links of ``chains``, are in the table's properties, since snapshots expire.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ UNKNOWN = (  # the catalog's answer was lost, or the catalog was busy
     *("UncheckedSQLException", "UncheckedInterruptedException", "RuntimeIOException", "UncheckedIOException"),
 )
 COMMIT_ID = "sparklet.commit-id"  # in a snapshot's summary, for people
-COMMITS = "sparklet.commits"  # a property: by ids of commits their numbers and times; and since when none is missing
+COMMITS = "sparklet.commits"  # a property: each commit's number and time, by its id; and since when no id is missing
 KEPT_S, MAX_KEPT = 15 * 86400, 2000  # how long and how many commits are kept; SQS keeps messages for 14 days
 FUNCTIONS = {"year": "years", "month": "months", "day": "days", "hour": "hours"}  # by transform, in Iceberg's catalog
 
@@ -74,7 +74,7 @@ class IcebergTable:
         self.root = root_of(self._table) if self._table else None
 
     def find_name(self, name: str) -> tuple[str, int] | None:
-        """See ``OpenTable``; the number of a chain is its last link."""
+        """See ``OpenTable``; the number of a chain is that of its last link. The version is always ""."""
         if number := self._properties.get(f"sparklet.{name}"):
             return "", int(number)
         stored = self._ids.get(_short_id(name))
@@ -97,9 +97,9 @@ class IcebergTable:
         now_s = round(time.time())
         ids = {**self._ids, _short_id(commit.commit_id): (names[commit.commit_id], now_s)}
         newest_dropped_s = max([now_s - KEPT_S, *sorted(at_s for _, at_s in ids.values())[:-MAX_KEPT]])
-        kept = {name: (number, at_s) for name, (number, at_s) in ids.items() if at_s > newest_dropped_s}
-        since_s = self._since_s if len(kept) == len(ids) else max(self._since_s, newest_dropped_s)
-        return {COMMITS: json.dumps({"since": since_s, "ids": kept}, separators=(",", ":"))}
+        kept_ids = {name: (number, at_s) for name, (number, at_s) in ids.items() if at_s > newest_dropped_s}
+        since_s = self._since_s if len(kept_ids) == len(ids) else max(self._since_s, newest_dropped_s)
+        return {COMMITS: json.dumps({"since": since_s, "ids": kept_ids}, separators=(",", ":"))}
 
     def write(self, commit: Commit, names: Mapping[str, int]) -> str:
         """Make one snapshot of the whole commit; see ``OpenTable``."""
@@ -130,7 +130,11 @@ class IcebergTable:
         return str(snapshot.snapshotId())
 
     def _draft(self, commit: Commit) -> Draft:
-        """Return a draft of the table, or of the table to be made, as the commit's first shard has seen it."""
+        """Return a draft of the table; without a table, a draft of a new one with the columns of the first write.
+
+        For a new table this makes the namespace, and in S3 Tables the table itself. CommitConflictError if another
+        writer has just made the table.
+        """
         if self._table is not None:
             return Draft.of_state(self._spark, self._name, self._table.operations(), self._state)
         schema = self._iceberg.SchemaParser.fromJson(json.dumps(Seen.parse(commit.writes[0].seen).schema))
@@ -177,7 +181,7 @@ def merge_columns(draft: Draft, commit: Commit) -> None:
 
 
 def columns_of(draft: Draft, write: Declaration) -> StructType:
-    """Return a shard's columns. Those that the table had when the shard began are columns of the table as it is now."""
+    """Return a shard's columns. Columns that the table had are returned as they are now, or left out if dropped."""
     seen = Seen.parse(write.seen)
     last_id, ids = last_known_id(draft, seen), [field["id"] for field in draft.fields]
     column_by_id = dict(zip(ids, draft.columns.fields))  # noqa: B905 - Python 3.9
@@ -199,17 +203,17 @@ def fits(draft: Draft, seen: Seen) -> bool:
     spec = draft.table.specs().get(seen.spec["spec-id"])
     if spec is None or json.loads(draft.iceberg.PartitionSpecParser.toJson(spec)) != seen.spec:
         return False
-    last_id, now = last_known_id(draft, seen), {field["id"]: _name_and_type(field) for field in draft.fields}
+    last_id, present = last_known_id(draft, seen), {field["id"]: _name_and_type(field) for field in draft.fields}
     new_fields = (field for field in seen.schema["fields"] if field["id"] > last_id)
     # Readers use the ids: a column that the table had already fits, even if it was renamed or dropped since.
-    return all(_name_and_type(field) == now.get(field["id"]) for field in new_fields)
+    return all(_name_and_type(field) == present.get(field["id"]) for field in new_fields)
 
 
 def check_unchanged(draft: Draft, commit: Commit, write: Declaration, seen: Seen) -> None:
-    """Raise TableError if rows that a commit must write anew have columns that were changed in the table since."""
-    last_id, now = last_known_id(draft, seen), {field["id"]: _name_and_type(field) for field in draft.fields}
+    """Raise TableError if the table's columns changed after a shard wrote rows that the commit must write anew."""
+    last_id, present = last_known_id(draft, seen), {field["id"]: _name_and_type(field) for field in draft.fields}
     for field in seen.schema["fields"]:
-        if field["id"] <= last_id and _name_and_type(field) != now.get(field["id"]):
+        if field["id"] <= last_id and _name_and_type(field) != present.get(field["id"]):
             raise TableError(
                 f"{commit.table}: the column {field['name']!r} was changed after {shard_name(write.shard)} had "
                 f"staged its rows, which the commit must write anew: start a new run ({write.folder})"
@@ -239,7 +243,7 @@ def reader(draft: Draft, commit: Commit) -> Rows:
 
 
 def _described_rows(draft: Draft, seen: Seen, writes: Sequence[Declaration]) -> DataFrame:
-    """Return the rows of described files, which become a table of their own in memory."""
+    """Return the rows of files that Iceberg's writer made: Spark reads them as a table of their own, in memory."""
     last_partition = max([999, *(field["field-id"] for field in seen.spec["fields"])])
     document = {"format-version": max(2, seen.version), "table-uuid": str(uuid4()), "location": draft.table.location()}
     document |= {"last-sequence-number": 0, "last-updated-ms": 0, "next-row-id": 0, "properties": {}}
@@ -258,7 +262,7 @@ def _described_rows(draft: Draft, seen: Seen, writes: Sequence[Declaration]) -> 
 
 
 def append_files(draft: Draft, update: Any, writes: Iterable[Declaration]) -> Any:
-    """Add the described files to an update of Iceberg. Return the update."""
+    """Add the files that shards have described to an update, which is Iceberg's pending change. Return the update."""
     features: Any = getattr(draft.iceberg.shaded.com.fasterxml.jackson.core, "JsonParser$Feature")
     # ``Draft.described`` writes NaN and infinity as bare words, which JSON's parsers refuse by default.
     mapper = draft.iceberg.util.JsonUtil.mapper().copy().configure(features.ALLOW_NON_NUMERIC_NUMBERS, True)
@@ -275,8 +279,8 @@ def append(draft: Draft, commit: Commit) -> None:
     state_fits = {state: fits(draft, Seen.parse(state)) for state in states}
     fitting_writes = [write for write in commit.writes if write.described and state_fits[write.seen]]
     update = append_files(draft, draft.table.newAppend(), fitting_writes)
-    if others := [write for write in commit.writes if not (write.described and state_fits[write.seen])]:
-        for file in draft.data_files(read_all(others, draft.columns, reader(draft, commit)).drop(FILE, ROW)):
+    if unfit_writes := [write for write in commit.writes if not (write.described and state_fits[write.seen])]:
+        for file in draft.data_files(read_all(unfit_writes, draft.columns, reader(draft, commit)).drop(FILE, ROW)):
             update = update.appendFile(file)
     update.commit()
 

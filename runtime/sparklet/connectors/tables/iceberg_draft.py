@@ -1,8 +1,7 @@
 """A draft is the next state of an Iceberg table in this process's memory; Iceberg and Spark use it like any table.
 
-A shard makes its data files for such a draft, and declares them in Iceberg's own text. The commit changes another draft
-until it is as the table is to be, and then replaces the table's state by the draft, in one step. No other process sees
-a draft.
+A shard makes its data files for such a draft, and declares them in Iceberg's own text. The commit makes all its changes
+in another draft, and then replaces the table's state with that draft, in one step. No other process sees a draft.
 """
 
 from __future__ import annotations
@@ -40,10 +39,10 @@ FLOATS = ("float", "double")
 
 @dataclass(frozen=True)
 class Seen:
-    """The table for which a shard has written, in Iceberg's JSON: ``Declaration.seen``.
+    """The table as a shard saw it when it wrote, in Iceberg's JSON; it is stored in ``Declaration.seen``.
 
-    ``uuid``: "" if no table existed. ``last``: the last column id that the table had given; greater ids belong to
-    columns that the commit adds.
+    ``uuid``: "" if no table existed. ``last``: the highest column id that the table had assigned; the commit adds the
+    columns with higher ids. ``version``: the version of Iceberg's format. ``spec``: the partitioning.
     """
 
     uuid: str
@@ -54,7 +53,7 @@ class Seen:
 
     @classmethod
     def parse(cls, text: str) -> Seen:
-        """Return the object of which the method ``text`` has made a text."""
+        """Return the object that ``text`` has made into JSON."""
         return cls(**json.loads(text))
 
     def text(self) -> str:
@@ -71,7 +70,7 @@ class Draft:
 
     def __init__(self, spark: SparkSession, name: str, transaction: Any, operations: Any, start: Any) -> None:
         self.spark, self.operations, self.start = spark, operations, start
-        self._java, self._is_four = spark._jvm, spark.version.startswith("4")
+        self._java, self._is_spark_4 = spark._jvm, spark.version.startswith("4")
         self.iceberg: Any = spark._jvm.org.apache.iceberg
         self.table = self.iceberg.BaseTable(transaction.table().operations(), name)
 
@@ -142,7 +141,7 @@ class Draft:
     def _relation(self) -> Any:
         """Return the draft as a node of a Spark plan: SQL finds only tables in catalogs, and no catalog has drafts."""
         spark_table, option = self.iceberg.spark.source.SparkTable, self._java.scala.Option
-        table = spark_table(self.table) if self._is_four else spark_table(self.table, False)
+        table = spark_table(self.table) if self._is_spark_4 else spark_table(self.table, False)
         # The catalog is needed for its functions.
         catalog = self.spark._jsparkSession.sessionState().catalogManager().catalog(ICEBERG_CATALOG)
         create = scala_object(self.spark, "org.apache.spark.sql.execution.datasources.v2.DataSourceV2Relation").create
@@ -202,7 +201,7 @@ class Draft:
         return texts
 
     def stage(self, frame: DataFrame, folder: str) -> tuple[int, tuple[tuple[str, int], ...], tuple[str, ...]]:
-        """Write the rows below a folder. Return their number, the files with their sizes, and the files' texts."""
+        """Write the rows below a folder. Return their number, the files with their sizes, and ``described``."""
         # This property is set only in the draft, never in the table itself.
         self.table.updateProperties().set("write.data.path", folder).commit()
         texts = self.described(self.data_files(frame))
@@ -244,10 +243,13 @@ def root_of(table: Any) -> str:
 
 
 def catalog_of(spark: SparkSession, name: str) -> Any:
-    """Return the session's Iceberg catalog; TableError if it has none, or none in which several writers can commit."""
+    """Return the session's Iceberg catalog. TableError if it has none, or one in which only one writer can commit.
+
+    TableError also if a jar or a Java module that the catalog needs is missing.
+    """
     if spark.conf.get(CATALOG, None) is None:
         raise TableError(f"there is no Iceberg catalog {ICEBERG_CATALOG!r} for {name}: {NO_CATALOG}")
-    catalog_type, signed = (spark.conf.get(f"{CATALOG}.{key}", None) for key in ("type", "rest.sigv4-enabled"))
+    catalog_type, uses_sigv4 = (spark.conf.get(f"{CATALOG}.{key}", None) for key in ("type", "rest.sigv4-enabled"))
     if catalog_type == "hadoop":
         raise TableError(f"the Iceberg catalog of {name} is of type hadoop, which allows one writer: {NO_CATALOG}")
     # A reduced Java may lack the module jdk.net, which this class is in.
@@ -256,7 +258,7 @@ def catalog_of(spark: SparkSession, name: str) -> Any:
             f"the REST catalog of {name} needs a whole Java, and this one has no module jdk.net: install a Java 17 "
             "or 21, and set JAVA_HOME to it"
         )
-    if (catalog_type == "glue" or signed == "true") and not has_class(spark._jvm, AWS_BUNDLE):
+    if (catalog_type == "glue" or uses_sigv4 == "true") and not has_class(spark._jvm, AWS_BUNDLE):
         raise TableError(f"the Iceberg catalog of {name} needs the jar iceberg-aws-bundle on Spark's class path")
     iceberg: Any = spark._jvm.org.apache.iceberg
     return iceberg.spark.Spark3Util.loadIcebergCatalog(spark._jsparkSession, ICEBERG_CATALOG)

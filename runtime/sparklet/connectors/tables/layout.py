@@ -29,7 +29,7 @@ from sparklet.job.errors import TableError
 from sparklet.job.fields import Table
 from sparklet.job.session import DELTA, ICEBERG, hadoop_path, has_class, java_class, stored_text
 
-WAP, WAP_ENABLED = ("spark.wap.id", "spark.wap.branch"), "write.wap.enabled"  # write, audit, publish
+WAP, WAP_ENABLED = ("spark.wap.id", "spark.wap.branch"), "write.wap.enabled"  # Iceberg's write-audit-publish
 
 
 @dataclass(frozen=True)
@@ -37,9 +37,10 @@ class Layout:
     """Where and how a table is stored.
 
     ``root``: the folder of the table's data files; "" if no files can be staged there. ``schema``: None without a
-    table. ``is_described``: whether a shard's append makes Delta's own files; otherwise the commit writes its rows.
+    table. ``is_described``: whether Delta makes the files of a shard's append; otherwise the commit writes the rows.
     ``names``: the columns of an existing table, in lower case; for Hudi only if an upsert deletes rows. ``draft``: the
-    Iceberg table, or the one that its catalog would make. ``unmade``: a new table of a catalog that makes no draft.
+    Iceberg table, or the one that its catalog would make. ``unmade``: what a shard declares about a new table in S3
+    Tables, where a table that does not exist cannot have a draft.
     """
 
     root: str
@@ -52,7 +53,7 @@ class Layout:
 
     @property
     def seen(self) -> str:
-        """The value for ``Declaration.seen``; "" if Iceberg does not keep the table."""
+        """The value for ``Declaration.seen``; "" if the table is not an Iceberg table."""
         state = self.draft.seen() if self.draft else self.unmade
         return state.text() if state else ""
 
@@ -105,14 +106,14 @@ def _delta(spark: SparkSession, table: Table, frame: DataFrame) -> Layout:
 
 def _hudi_properties(spark: SparkSession, folder: str) -> dict[str, str]:
     """Return a Hudi table's own properties; {} without a table."""
-    path, files = hadoop_path(spark, uri := f"{folder}/.hoodie/hoodie.properties")
-    lines = stored_text(spark, uri).splitlines() if files.exists(path) else []
+    path, file_system = hadoop_path(spark, uri := f"{folder}/.hoodie/hoodie.properties")
+    lines = stored_text(spark, uri).splitlines() if file_system.exists(path) else []
     # In a file of properties Java escapes colons, equals signs and the like by a backslash.
     return {key: value.replace("\\", "") for key, _, value in (line.partition("=") for line in lines)}
 
 
 def _hudi_names(spark: SparkSession, write: Declaration) -> frozenset[str] | None:
-    """Return a table's columns in lower case, None without a table; TableError if it lacks the column of deletes."""
+    """Return a table's columns in lower case; None without a table. TableError if it cannot mark rows as deleted."""
     if not _hudi_properties(spark, write.table.place):
         return None
     names = frozenset(map(str.lower, spark.read.format("hudi").load(write.table.place).columns))
@@ -153,7 +154,10 @@ def _iceberg(frame: DataFrame, table: Table, partition_by: tuple[str, ...]) -> L
 
 
 def table_to_be(spark: SparkSession, catalog: Any, name: str, schema: Any, by: tuple[str, ...]) -> Draft | None:
-    """Return the table as the catalog would make it, so that files are in its folder; None if it exists by now."""
+    """Return a draft of the table that the catalog would make, whose folder gets the files; None if the table exists.
+
+    TableError if the catalog could not make the table, or does not say where it would be.
+    """
     try:
         return Draft.of_new_table(spark, catalog, name, schema, by)
     except Py4JJavaError as error:

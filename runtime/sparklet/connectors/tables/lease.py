@@ -23,7 +23,9 @@ from sparklet.job.session import s3_environment, write_encryption
 
 LEASE_S, MAX_WAIT_S = 30.0, 300.0
 REPLACED = {"PreconditionFailed", "ConditionalRequestConflict", "NoSuchKey"}  # S3 refuses a PUT: another was faster
-_thread_lock = threading.Lock()  # the file system's lock holds off other processes, but no thread of this one
+_thread_lock = (
+    threading.Lock()
+)  # the file system's lock holds off other processes, but not other threads of this process
 
 
 @contextmanager

@@ -44,7 +44,7 @@ OPTIONS = {
 # Version 2 moves each task's files at once. This is safe since the folder is read only after the write is declared; but
 # not on a cluster, where late executors could still write.
 LOCAL_OPTIONS = {"mapreduce.fileoutputcommitter.algorithm.version": "2"}
-OUR_S3A = ("TaskS3A", "StagedS3A")  # Sparklet's own classes, which write a commit only if there is none yet
+OUR_S3A = ("TaskS3A", "StagedS3A")  # Sparklet's S3 file systems, which write a commit only if there is none yet
 NOT_CONDITIONAL = (
     "this commit to Delta is not conditional on S3: of two at the same moment one may be lost. Write in a run, or set "
     "spark.delta.logStore.s3.impl to io.delta.storage.S3DynamoDBLogStore (docs/guide/tables.md)"
@@ -234,26 +234,28 @@ def _store(frame: DataFrame, by: list[str], folder: str, mode: str) -> tuple[int
     spark, observation = frame.sparkSession, Observation()
     observed_frame = frame.observe(observation, functions.count(functions.lit(1)).alias("rows"))
     options = {**OPTIONS, **(LOCAL_OPTIONS if spark.sparkContext.master.startswith("local") else {})}
-    path, files = hadoop_path(spark, folder)
-    is_new = mode != "append" or not files.exists(path)  # an earlier write's rows must not be deleted below
+    path, file_system = hadoop_path(spark, folder)
+    is_new = mode != "append" or not file_system.exists(path)  # an earlier write's rows must not be deleted below
     with _writing, session_options(spark, {**PARQUET, FIELD_IDS: "false"}):
         observed_frame.write.options(**options).mode(mode).partitionBy(*by).parquet(folder)
     rows = int(observation.get["rows"])
     if not rows:
         # Without rows Spark still makes a file, for the schema.
         if is_new:
-            files.delete(path, True)
+            file_system.delete(path, True)
         return 0, ()
     start = len(path.toUri().getPath().rstrip("/")) + 1
-    stored = _data_files(files, path)
-    return rows, tuple(sorted((status.getPath().toUri().getPath()[start:], int(status.getLen())) for status in stored))
+    statuses = _data_files(file_system, path)
+    return rows, tuple(
+        sorted((status.getPath().toUri().getPath()[start:], int(status.getLen())) for status in statuses)
+    )
 
 
-def _data_files(files: Any, folder: Any) -> list[Any]:
+def _data_files(file_system: Any, folder: Any) -> list[Any]:
     """Return the files in a folder, without the files of Hadoop's committers."""
-    listed, statuses = files.listFiles(folder, True), []
-    while listed.hasNext():
-        statuses.append(listed.next())
+    iterator, statuses = file_system.listFiles(folder, True), []
+    while iterator.hasNext():
+        statuses.append(iterator.next())
     return [status for status in statuses if not status.getPath().getName().startswith(("_", "."))]
 
 
@@ -266,25 +268,30 @@ def commit_now(job: JobFields, draft: Declaration, spark: SparkSession, batch: B
     if draft.table.format == "delta" and _replaces_commits(spark, draft.table.place):
         sys.stderr.write(f"sparklet: {NOT_CONDITIONAL}\n")
     write_id = batch.name if batch else _new_id(commit_id(job, draft.label))
-    same = {name: getattr(draft, name) for name in ("keys", "order_by", "merge_schema", "partition_by", "deletes")}
-    planned = Commit(write_id, draft.table, draft.mode, writes=(draft,), warehouse=job.params.get("warehouse"), **same)
+    shared = {name: getattr(draft, name) for name in ("keys", "order_by", "merge_schema", "partition_by", "deletes")}
+    planned = Commit(
+        write_id, draft.table, draft.mode, writes=(draft,), warehouse=job.params.get("warehouse"), **shared
+    )
     if batch:
         planned = replace(planned, records=batch.new, chains_folder=f"{root}/{batch.folder}")
         # Appended rows are made of records alone. Rows that replace others may be computed from the table's rows, so
         # they are valid only for the state of the table that was read.
-        replaces = batch.is_read and draft.mode != "append"
-        done = commit(planned, spark, batch.opened, only_on_opened=replaces)
+        replaces_rows = batch.is_read and draft.mode != "append"
+        committed = commit(planned, spark, batch.opened, only_on_opened=replaces_rows)
         batch.is_written = True
     else:
-        done = commit(replace(planned, fixed_at_s=work_time_s(job)), spark)
+        committed = commit(replace(planned, fixed_at_s=work_time_s(job)), spark)
         made_here.add(write_id)
     # If an earlier delivery was committed, the table has that one's files. Changes were written anew by the commit.
-    if done.already or f"/{CHANGES}/" in draft.folder:
+    if committed.already or f"/{CHANGES}/" in draft.folder:
         _delete_staged(spark, draft)
 
 
 def _replaces_commits(spark: SparkSession, uri: str) -> bool:
-    """Whether Spark might replace another commit in S3: without Sparklet's S3A, and without the script's log store."""
+    """Whether Spark might overwrite another writer's commit in S3.
+
+    It cannot with Sparklet's own S3 file system, or with a log store that the script has set.
+    """
     scheme, separator, _ = uri.partition("://")
     options: Any = spark.sparkContext.getConf().getAll()
     if not separator or scheme == "file" or any("delta.logstore" in key.lower() for key, _ in options):
@@ -295,11 +302,12 @@ def _replaces_commits(spark: SparkSession, uri: str) -> bool:
 
 def _delete_staged(spark: SparkSession, write: Declaration) -> None:
     """Delete the files that a write has staged."""
-    # Described files are in a folder with the table's files, so they are deleted one by one.
+    # Files that the format's library wrote can lie among the table's files, so they are deleted one by one. Files that
+    # Spark itself wrote have a folder of their own, which is deleted as a whole.
     names = [f"/{name}" for name, _ in write.files] if write.described else [""]
     for name in names:
-        path, files = hadoop_path(spark, f"{write.folder}{name}")
-        files.delete(path, True)
+        path, file_system = hadoop_path(spark, f"{write.folder}{name}")
+        file_system.delete(path, True)
 
 
 def batch_for(

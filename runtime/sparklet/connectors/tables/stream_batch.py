@@ -43,7 +43,11 @@ class Batch:
         self.is_read = self.is_written = False
 
     def new_rows(self, frame: DataFrame, job: JobFields, table: Table) -> DataFrame:
-        """Return the rows of records that are new and have not failed; TableError if rows do not show their records."""
+        """Return the frame without the rows of records that the table has, or that the script has reported as failed.
+
+        Failed records are also removed from ``new``. TableError if Spark cannot tell which records the rows are made
+        of. Then the worker is told which records the table has, and repeats the script without them.
+        """
         failed = failed_numbers(job)
         self.new = {
             name: new for name, numbers in self.new.items() if (new := tuple(n for n in numbers if n not in failed))
@@ -53,9 +57,9 @@ class Batch:
         try:
             return without_records(frame, job.event, [*self.old, *labels(job.event, "", failed)])
         except AnalysisException as error:
-            if self.is_read or not self.old:  # a script itself leaves out the messages that it has failed
+            if self.is_read or not self.old:  # the script itself leaves out messages that it reports as failed
                 return frame
-            job.outcome.give("committed", self.old)  # then the worker repeats the script with the other messages alone
+            job.outcome.give("committed", self.old)
             raise TableError(
                 f"{table} has {len(self.old)} records of this batch, and rows of aggregates or joins do not show their "
                 f"records: read them with job.records(…, table={str(table)!r})"
@@ -65,8 +69,8 @@ class Batch:
 def batch_of(job: JobFields, table: Table, label: str | None, spark: SparkSession, is_read: bool) -> Batch | None:
     """Return the batch for a direct write, or for reading the records that the table lacks.
 
-    None if the write is identified by a commit id instead. TableError if this script has written the batch to the table
-    already, or has read only the records that another table lacked.
+    None if the write is identified by a commit id instead. TableError if the table cannot store records, if this script
+    has written the batch to it already, or if the script has read only the records that another table lacked.
     """
     if not (by_chain := records_by_chain(job, label or "")):
         return None
@@ -86,7 +90,7 @@ def batch_of(job: JobFields, table: Table, label: str | None, spark: SparkSessio
     # The rows were made of the records that this state of the table lacked, so the commit must begin with it.
     if batch and batch.is_read and not is_read:
         return batch
-    # Records of the other table were left out, which this table may lack.
+    # The script has not read the records that the other table has, but this table may lack them.
     if not is_read and job.outcome.has_left_out:
         raise TableError(f"the records were read for {' and '.join(name for name, _ in batches)}, not for {table}")
     batch = batches[key] = Batch(job, table, label or "", spark)
