@@ -1,8 +1,8 @@
 """Reads and writes of PostgreSQL by the JVM's driver.
 
 A write first puts its rows into files, then the files' rows and its commit id into the database, in one transaction.
-For a batch of a stream the numbers of the batch's records take the id's place. A read keeps its rows in Spark. So no
-connection stays open after a call, or waits while the script computes.
+For a batch of a stream the numbers of the batch's records are stored instead of the id. A read keeps its rows in Spark.
+So no connection stays open after a call, or waits while the script computes.
 """
 
 from __future__ import annotations
@@ -178,7 +178,7 @@ def write(
                 _execute(connection, f"CREATE TEMP TABLE {copy_target} ON COMMIT DROP AS {definition}")
             rows = 0
             for path in paths:
-                with closing(files.open(path)) as stream:
+                with closing(file_system.open(path)) as stream:
                     rows += int(connection.getCopyAPI().copyIn(f"COPY {copy_target} ({columns}) FROM STDIN", stream))
             if keys:
                 _execute(connection, _upsert(target, copy_target, frame.columns, keys, order_by))
@@ -195,13 +195,17 @@ def write(
         write_id, batch = id_ or default_id, Batch(to.job, None if id_ else write_label)
         rows = None
         while rows is None:  # each round makes files without the rows whose records the database has got meanwhile
-            with _staged_files(to.job, batch.new_rows(frame)) as (files, paths):
+            with _staged_files(to.job, batch.new_rows(frame)) as (file_system, paths):
                 rows = to.with_retries(commit_files)
         return int(rows)
 
 
 def _begin(connection: Any, write_id: str, batch: Batch) -> Any:
-    """Begin a write's transaction once other attempts have ended. Return its number of rows, None if its id is new."""
+    """Begin a write's transaction once other attempts at it have ended.
+
+    Return the number of rows if an earlier attempt has committed the write; None if none has, and for a stream's batch.
+    Makes the table of ids or records if it is missing.
+    """
     name, definition = ("sparklet_records", RECORDS) if batch.chains else ("sparklet_commits", COMMITS)
     # The table is looked for first, since the role may have no right to create tables. The lock is needed since IF NOT
     # EXISTS fails if two sessions create the same table.
@@ -230,7 +234,10 @@ class Batch:
         self._old: dict[str, set[int]] = {chain: set() for chain in self.chains}  # records that the database has
 
     def new_rows(self, frame: DataFrame) -> DataFrame:
-        """Return the rows whose records the database lacked at the last check; TableError if rows do not show them."""
+        """Return the rows whose records the database did not have at the last check.
+
+        TableError if Spark cannot tell which records the rows are made of, or if the script has left out records.
+        """
         if self.chains and self._job.outcome.has_left_out:
             raise TableError(
                 "job.records(…, table=…) has left out the records that this table has: to write elsewhere, read "
@@ -243,7 +250,7 @@ class Batch:
         try:
             return without_records(frame, event, [*old, *labels(event, "", self._failed)])
         except AnalysisException as error:
-            if not old:  # a script itself leaves out the messages that it has failed
+            if not old:  # the script itself leaves out messages that it reports as failed
                 return frame
             self._job.outcome.give("committed", old)
             raise TableError(
@@ -293,14 +300,14 @@ def _staged_files(job: JobFields, frame: DataFrame) -> Iterator[tuple[Any, list[
     is_local = spark.sparkContext.master.startswith("local")
     # On a cluster executors have their own disks, so they write to the output, from where the driver can read.
     base = f"file://{tempfile.gettempdir()}" if is_local else f"{job.output}/{CHANGES}"
-    folder, files = hadoop_path(spark, f"{base}/sparklet-rows-{uuid.uuid4().hex}")
+    folder, file_system = hadoop_path(spark, f"{base}/sparklet-rows-{uuid.uuid4().hex}")
     try:
         lines = frame.select(F.concat_ws("\t", *map(_copy_text, frame.schema)))
         lines.write.option("maxRecordsPerFile", BATCH_ROWS).text(folder.toString())
-        paths = [status.getPath() for status in files.listStatus(folder)]
-        yield files, [path for path in paths if path.getName().startswith("part-")]
+        paths = [status.getPath() for status in file_system.listStatus(folder)]
+        yield file_system, [path for path in paths if path.getName().startswith("part-")]
     finally:
-        files.delete(folder, True)
+        file_system.delete(folder, True)
 
 
 def _copy_text(field: StructField) -> Column:

@@ -38,7 +38,7 @@ CHANGING = (
     *("projection.enabled", "transactional", "has_encrypted_data", "mapping.", "dots.in.keys", "timestamp.formats"),
     *("parquet.column.index.access", "serialization.last.column", "serialization.encoding", "line.delim", HEADER),
 )
-"""How the names of properties begin that change a table's rows, unless their values are ``HARMLESS``."""
+"""Properties whose names begin like this change a table's rows, unless their values are ``HARMLESS``."""
 HARMLESS = ("", "0", "1", "false", "utf-8", "utf8", "\n")
 NOT_IN_TEXT = re.compile("array|map|struct|uniontype|binary")
 
@@ -85,22 +85,22 @@ def entry_of(name: str, table: Mapping[str, Any]) -> Entry:
         [(column["Name"].lower(), column.get("Type", "string").lower()) for column in definitions or ()]
         for definitions in (stored.get("Columns"), table.get("PartitionKeys"))
     )
-    changing = [
+    changing_properties = [
         f"{key}={value}"
         for key, value in properties.items()
         if key.startswith(CHANGING) and value.lower() not in HARMLESS
     ]
-    unfit = [column for column, type_ in columns if format_ in (DELIMITED, CSV) and NOT_IN_TEXT.match(type_)]
+    unfit_columns = [column for column, type_ in columns if format_ in (DELIMITED, CSV) and NOT_IN_TEXT.match(type_)]
     reasons = {
         "it is a link to another table": table.get("TargetTable"),
         "it is a view": "VIEW" in table.get("TableType", ""),
         "it is bucketed": stored.get("BucketColumns"),
-        f"its property is {''.join(changing[:1])}": changing,
+        f"its property is {''.join(changing_properties[:1])}": changing_properties,
         f"its input format and SerDe are {' and '.join(classes)}": not format_,
-        f"its column {''.join(unfit[:1])} is nested or binary, in text": unfit,
+        f"its column {''.join(unfit_columns[:1])} is nested or binary, in text": unfit_columns,
     }
     if why := next((reason for reason, holds in reasons.items() if holds), ""):
         raise TableError(f"the table {name} is not read here: {why}; name its folders as the input, or use spark.read")
     # Only these properties of a partition must be the same as its table's: others may differ without harm.
-    known_keys = sorted(READER_PROPERTIES.get(format_, set()) & properties.keys())
-    return Entry(name, format_, location, columns, keys, {key: properties[key] for key in known_keys})
+    reader_keys = sorted(READER_PROPERTIES.get(format_, set()) & properties.keys())
+    return Entry(name, format_, location, columns, keys, {key: properties[key] for key in reader_keys})

@@ -35,8 +35,8 @@ def read(job: Any, name: str, where: str, catalog: GlueCatalog | None = None) ->
     if run_table and run_table["name"].lower() == name.lower():
         values = [tuple(partition) for partition in run_table["values"]]
         entry = Entry(**{key: value for key, value in run_table.items() if key != "values"})
-        chosen = [(job.inputs[index], values[index]) for index in matching(where, entry.keys, values)]
-        return _frame(spark, entry, chosen), entry.format
+        matching_places = [(job.inputs[index], values[index]) for index in matching(where, entry.keys, values)]
+        return _frame(spark, entry, matching_places), entry.format
     entry, places = (catalog or GlueCatalog.of_script()).partitions(name, where)
     if entry.format in SELF_DESCRIBING:
         frame: DataFrame = spark.read.format(entry.format).load(entry.location)
@@ -44,8 +44,8 @@ def read(job: Any, name: str, where: str, catalog: GlueCatalog | None = None) ->
 
     def has_folder(place: Place) -> bool:
         folder, _ = place
-        path, files = hadoop_path(spark, folder)
-        return bool(files.exists(path))
+        path, file_system = hadoop_path(spark, folder)
+        return bool(file_system.exists(path))
 
     # A partition without a folder has no rows, and Spark would fail to read it.
     with ThreadPoolExecutor(THREADS) as pool:
@@ -54,9 +54,14 @@ def read(job: Any, name: str, where: str, catalog: GlueCatalog | None = None) ->
 
 
 def _frame(spark: SparkSession, entry: Entry, places: Sequence[Place]) -> DataFrame:
-    """Return the rows of files or folders. If their paths spell the values, they are read together."""
+    """Return the rows of files or folders.
+
+    Those whose paths contain the partition values (``day=2026-01-01``) are read together, by their base folder. Others
+    are read separately for each set of values.
+    """
     groups: dict[Place, list[str]] = {}
     for path, values in places:
+        # Below a base folder Spark itself takes the partition values from the paths.
         base = _base(path, entry.keys, values)
         groups.setdefault((base, () if base else values), []).append(escaped(path))
     if not groups:
@@ -66,18 +71,18 @@ def _frame(spark: SparkSession, entry: Entry, places: Sequence[Place]) -> DataFr
 
 
 def _base(path: str, keys: Columns, values: Sequence[str]) -> str:
-    """Return BASE of ``BASE/day=2026-01-01/…``, below which Spark finds the values; "" if the path lacks them."""
+    """Return BASE of ``BASE/day=2026-01-01/…``, below which Spark finds the values; "" if the path has others."""
     folders = path.split("/")[:-1]
     # Spark makes one character of each %XX. So if another tool has written é as %C3%A9, Spark reads another value from
     # the folder's name than the catalog has.
-    spelled = [
+    pairs = [
         (key.lower(), unquote(value, "latin-1")) for key, _, value in (folder.partition("=") for folder in folders)
     ]
     expected_pairs = [(key, value) for (key, _), value in zip(keys, values)]
     for start in range(len(folders) if expected_pairs else 0):
         end = start + len(expected_pairs)
         # A deeper folder with = in its name would be one more column for Spark.
-        if spelled[start:end] == expected_pairs and "=" not in "".join(folders[end:]):
+        if pairs[start:end] == expected_pairs and "=" not in "".join(folders[end:]):
             return "/".join(folders[:start])
     return ""
 
@@ -100,7 +105,7 @@ Options = Mapping[str, str]
 
 
 def _columnar(spark: SparkSession, entry: Entry, paths: list[str], options: Options, keys: Columns) -> DataFrame:
-    """Read Parquet, with columns matched by name, or ORC, by position unless the table's properties say by name."""
+    """Read Parquet with columns matched by name, or ORC by position; if the table's properties say so, ORC by name."""
     by_position = entry.properties.get("orc.column.index.access", "true").lower()
     reader = spark.read.schema(_ddl([*entry.columns, *keys])).options(**options)
     return reader.option("orc.force.positional.evolution", by_position).format(entry.format).load(paths)
@@ -136,7 +141,7 @@ def _with_spelling(table_type: DataType, data_type: DataType) -> Any:
     field_by_name = {field.name.lower(): field for field in data_type}
     pairs = ((field, field_by_name.get(field.name.lower(), field)) for field in table_type)
     return StructType(
-        [StructField(found.name, _with_spelling(field.dataType, found.dataType)) for field, found in pairs]
+        [StructField(spelled.name, _with_spelling(field.dataType, spelled.dataType)) for field, spelled in pairs]
     )
 
 
@@ -178,7 +183,7 @@ def _field(separator: str, quote: str, escape: str) -> str:
 
 
 def _unescaped(field: Column, quote: str, escape: str, null: str | None) -> Column:
-    """Return a field's text without the quotes around it and without escape characters; null where it is ``null``."""
+    """Return a field's text without quotes around it and without escape characters; null where it equals ``null``."""
     from pyspark.sql.functions import regexp_replace, when
 
     q, e = (f"\\u{ord(character):04x}" if character else "" for character in (quote, escape))

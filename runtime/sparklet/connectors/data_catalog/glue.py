@@ -39,8 +39,8 @@ REFUSED = {
 NOT_FROM_GLUE = ("UnrecognizedClientException", "405")  # the keys, or the endpoint, are another store's
 TRIES = 20  # of a change that other shards make at the same time
 CONNECT_TIMEOUT_S = 5
-_IN_FOLDERS = re.compile(r"[\x00-\x1f\x7f\"#%'*/:=?\\{[\]^]")  # what Spark and Hive write as %XX
-_HIDDEN = re.compile(r"(^|/)[_.]")  # from Athena and Spark
+_IN_FOLDERS = re.compile(r"[\x00-\x1f\x7f\"#%'*/:=?\\{[\]^]")  # characters that Spark and Hive write as %XX
+_HIDDEN = re.compile(r"(^|/)[_.]")  # files and folders that Athena and Spark leave out
 
 
 class GlueCatalog:
@@ -226,7 +226,10 @@ def _list_rows(store: ObjectStore, folder: str, values: tuple[str, ...]) -> byte
 
 @contextmanager
 def _own_errors(name: str) -> Iterator[None]:
-    """Raise boto3's errors as ours, and not as their causes: a shard reports the first cause, which has no remedy."""
+    """Raise boto3's errors as TableError or DatabaseError.
+
+    These get no cause, since a shard reports the innermost cause, and boto3's error has no remedy.
+    """
     from botocore import exceptions
 
     unreachable = (

@@ -121,7 +121,7 @@ class CatalogNames:
         return catalog == CATALOG and self._exists(name, lambda: self._catalog().refuse_missing(words[-1]))
 
     def _learn_database(self, spark: SparkSession, database: str, tried: set[str]) -> bool:
-        """Store for Java whether a database is Glue's; if so, make an empty one in Spark, for USE. False if known."""
+        """Store for Java whether a database is Glue's; if so, make an empty one in Spark for USE. False if tried."""
         if database in tried:
             return False
         tried.add(database)

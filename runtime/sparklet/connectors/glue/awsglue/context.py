@@ -250,11 +250,11 @@ def _files(
     connection_options: Any = None,
     format: Any = None,
     format_options: Any = None,
-    *late: str,
+    *further: str,
     **more: Any,
 ) -> tuple[str, dict[str, Any], dict[str, Any]]:
     """Return Spark's format, the options in ``GLUE_OPTIONS``, and Spark's options, from arguments in Glue's order."""
-    more |= dict(zip(("transformation_ctx", "push_down_predicate"), late, strict=False))
+    more |= dict(zip(("transformation_ctx", "push_down_predicate"), further, strict=False))
     # In Glue a format can also be the connection's type.
     spark_format = connection_type if connection_type in FORMATS else format or ""
     spark_format = spark_format.lower().replace("glueparquet", "parquet")

@@ -1,10 +1,11 @@
-"""``DynamicFrame``, as far as it is a DataFrame: one schema, no choice types, no error records.
+"""The part of Glue's ``DynamicFrame`` that a DataFrame can do: one schema, no choice types, no error records.
 
 In Glue every method has the further arguments ``transformation_ctx``, ``info``, ``stageThreshold`` and
 ``totalThreshold``. Here they change nothing: there are no bookmarks, and Spark's reader decides what is an error.
 
-In Glue a record of JSON has only the keys of its line. In Spark's rows a missing key is null, as a null is. So frames
-that were read from JSON are ``sparse``: a field that is null in a row is missing in the row's record.
+In Glue a record of JSON has only the keys of its line. In Spark's rows a missing key is null, like a key whose value
+is null. So frames that were read from JSON are ``sparse``: a field that is null in a row is missing in the row's
+record.
 """
 
 from __future__ import annotations

@@ -38,5 +38,5 @@ def _apply(transform: str, /, *args: Any, **kwargs: Any) -> Any:
     if transform == "Relationalize":
         arguments.setdefault("root_table_name", "roottable")
     frames = (arguments.pop(name) for name in ("frame", "frame1", "dfc") if name in arguments)
-    frame, *others = args if args and not order else (next(frames), *args)
-    return getattr(frame, method)(*others, **arguments)
+    frame, *method_args = args if args and not order else (next(frames), *args)
+    return getattr(frame, method)(*method_args, **arguments)

@@ -156,8 +156,8 @@ class _Parser:
         return is_next
 
     def _refuse(self, expected: str) -> NoReturn:
-        read = " ".join(self._tokens[max(0, self._position - 8) : self._position])
-        raise ValueError(f"the ruleset has {self.upcoming or 'its end'} after {read!r} in place of {expected}")
+        read_text = " ".join(self._tokens[max(0, self._position - 8) : self._position])
+        raise ValueError(f"the ruleset has {self.upcoming or 'its end'} after {read_text!r} in place of {expected}")
 
     def _text_since(self, first: int) -> str:
         """Return the tokens from ``first`` to here as Glue writes them: no space after ( and [, before ) ] and ,."""

@@ -54,7 +54,7 @@ class EvaluateDataQuality:
         options = {**(publishing_options or {}), **(additional_options or {}), **others}
         if unknown := options.keys() - OPTIONS:
             raise lack_error(f"option {min(unknown)!r} of EvaluateDataQuality", "one frame, and rules of its rows")
-        # All rules are parsed before a row is read, since to skip an unknown rule would be worse than an error.
+        # All rules are parsed before a row is read: an unknown rule must be an error, and must not be skipped.
         rules, rows, glue = rules_of(ruleset), frame.toDF(), frame.glue_ctx
         outcomes = []
         for rule, (passed, reason, metrics) in zip(rules, _outcomes(rows, rules), strict=True):
@@ -114,7 +114,7 @@ def _outcome(frame: DataFrame, rule: Rule, metrics: Mapping[Rule, dict[str, Any]
         return has_passed, reasons, reduce(operator.or_, (part_metrics for _, _, part_metrics in outcomes))
     if problem := _problem(frame, rule):
         return False, problem, {}
-    # Of a rule on rows only the share of good rows is compared with the limit.
+    # For a rule on rows, only the share of good rows is compared with the limit.
     compared = [
         metric for name, metric in metrics[rule].items() if rule.kind not in ROW_RULES or name.endswith("Compliance")
     ]
