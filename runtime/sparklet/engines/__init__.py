@@ -1,6 +1,6 @@
-"""Engines do shards that are too large for a function: a larger one, Fargate, EMR Serverless, EMR, Glue, a cluster.
+"""Engines run shards that are too large for a function: a larger one, Fargate, EMR Serverless, EMR, Glue, a cluster.
 
-The way of a shard to an engine and back::
+How a shard gets to an engine, and its result back::
 
     worker.shards        a function runs out of memory or time: the ledger has the shard PENDING for an engine
     runs.dispatch        the checker starts a worker for it: Engine.start(token, ("shard", "--run", …))

@@ -42,9 +42,9 @@ class AttachedRunner(Runner):
         gateway = int(os.environ[PORT]), os.environ[SECRET]
         options = script_options(call.source, lambda: _jars(gateway), call.conf)
         conf = options.conf
-        if fixed := JVM_OPTIONS.intersection(conf):
+        if too_late := JVM_OPTIONS.intersection(conf):
             raise ScriptError(
-                f"{call.script.name} sets {min(fixed)}, but the engine's JVM has already started: set it for the "
+                f"{call.script.name} sets {min(too_late)}, but the engine's JVM has already started: set it for the "
                 "engine, with EngineSparkConf"
             )
         options.warn(output)
@@ -55,15 +55,15 @@ class AttachedRunner(Runner):
             **{f"spark.executorEnv.{key}": value for key, value in call.env.items()},
         }
         _prepare(gateway, properties, conf, call)
-        task = ScriptOutput(output, call)
+        script_output = ScriptOutput(output, call)
         python_path = {"PYTHONPATH": os.pathsep.join(base_python_path(self._spark))}
         host = HostProcess(self._scratch, {**os.environ, **python_path})
         try:
             env = {**os.environ, **task_env(call, self._spark)}
             port, secret = gateway
-            # Begins with one task counted: a JVM's first task would set the properties, which ``_prepare`` has done.
+            # ``tasks=1``: at a JVM's first task ``run`` would set the properties, which ``_prepare`` has already done.
             jvm = Jvm("platform", host, self._scratch, {}, port=port, secret=secret, tasks=1)
-            return task.result(jvm.run(task, env, "", keep=False, restored=False))
+            return script_output.result(jvm.run(script_output, env, "", keep=False, restored=False))
         finally:
             host.close()
             # Py4JError: the JVM has ended, and Spark with it.

@@ -44,7 +44,10 @@ class FargateTasks(Engine):
         )
 
     def start(self, token: str, command: Sequence[str]) -> str:
-        """Start a task, once for each ``token``; return its ARN. RemoteTaskError, ``throttled`` without capacity."""
+        """Start a task, once for each ``token``; return its ARN.
+
+        RemoteTaskError if ECS starts none; its reason is ``throttled`` if ECS only lacks capacity.
+        """
         from botocore.exceptions import BotoCoreError, ClientError
 
         # Without the function's name the worker does not read the settings, which it gets here.

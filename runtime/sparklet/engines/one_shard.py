@@ -98,8 +98,8 @@ def run_one(shards: ShardClaims, worker: Worker, command: ShardCommand) -> int:
     ref = record.ref
     if command.generation is not None and not command.redrive:
         ref = replace(ref, generation=command.generation)
-    # Under a name that no engine has, a worker can claim shards of the functions; and a shard that needs more memory is
-    # not sent to another engine.
+    # No engine has the name BY_HAND: with it a worker can claim shards of the functions, and a shard that needs more
+    # memory is not sent to another engine.
     shards.engine = record.engine or BY_HAND
     return exit_code(worker.run(Task(Source.DIRECT, {}, shard=ref), deadline, request_id=""))
 
@@ -142,7 +142,7 @@ def shares_disk(settings: SparkSettings) -> bool:
 
 
 def make_runner(settings: WorkerSettings, conf: Mapping[str, str]) -> tuple[Runner, bool]:
-    """Make the runner, with the command's ``conf``. Returns also whether executors can read this machine's files."""
+    """Make the runner, with the command's ``conf``. Also returns whether executors can read this machine's files."""
     spark, attached = spark_settings(), PORT in os.environ  # attached: this process is a driver (``on_platform``)
     if "AWS_LAMBDA_FUNCTION_MEMORY_SIZE" not in os.environ:
         spark = replace(spark, memory_mb=container_memory_mb())

@@ -135,19 +135,21 @@ class SparkPlatform(Engine):
         store = S3ObjectStore(self.clients)
         try:
             text = gzip.decompress(store.get(uri)) if store.head(uri).size_bytes < MAX_LOG_BYTES else b""
-        # The cause is known without the log.
+        # Without its log the job's failure still has the platform's reason.
         except (ObjectStoreError, OSError, EOFError):
             return []
         return [line.strip() for line in text.decode(errors="replace").splitlines() if line.strip()]
 
 
-def missing_setting(script_settings: Mapping[str, str], conf: Mapping[str, str], not_ours: tuple[str, ...]) -> str:
+def missing_setting(
+    script_settings: Mapping[str, str], conf: Mapping[str, str], fixed_prefixes: tuple[str, ...]
+) -> str:
     """The message, with the remedy, for a setting that the functions have and the engine lacks; "" if it lacks none.
 
-    An engine's worker can set neither Java options nor Spark settings whose names begin like ``not_ours``. So these
-    must be in the engine's ``conf``.
+    An engine's worker can set neither Java options nor Spark settings whose names begin like ``fixed_prefixes``. So
+    these must be in the engine's ``conf``.
     """
-    needed = {key: "SparkConf" for key in strings(script_settings, SPARK_CONF) if key.startswith(not_ours)}
+    needed = {key: "SparkConf" for key in strings(script_settings, SPARK_CONF) if key.startswith(fixed_prefixes)}
     needed |= {JAVA_OPTIONS: "SPARKLET_JAVA_OPTIONS"} if script_settings.get("SPARKLET_JAVA_OPTIONS") else {}
     missing = next((key for key in needed if key not in conf), "")
     if not missing:

@@ -1,6 +1,6 @@
 """Python functions in parallel: a ``concurrent.futures.Executor`` over Lambda and local processes.
 
-The way of a call and back::
+How a call is sent, performed and answered::
 
     executor      LambdaExecutor takes functions and arguments, starts tries, and sets results
     remote        the decorator by which functions call the executor themselves

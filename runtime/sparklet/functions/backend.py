@@ -1,4 +1,4 @@
-"""The port behind ``LambdaExecutor``: who performs calls, by which options, and where large contents are stored."""
+"""The port behind ``LambdaExecutor``: who performs calls, with which options, and where large contents are stored."""
 
 import secrets
 import time

@@ -47,7 +47,7 @@ class Content:
 
     @classmethod
     def of(cls, codec: Codec, encoded: bytes, inline_bytes: int, contents: Contents) -> Self:
-        """Make a content; more than ``inline_bytes`` are stored in ``contents``. PayloadError if there are too many."""
+        """Make a content; more than ``inline_bytes`` are stored in ``contents``. PayloadError if it is too large."""
         size_bytes = len(encoded)
         if size_bytes <= inline_bytes:
             text = encoded.decode() if codec == "json" else base64.b64encode(encoded).decode("ascii")
@@ -75,7 +75,7 @@ class Signed:
     content: Content | None
 
     def sealed(self, key: bytes) -> dict[str, str]:
-        """The signed document: ``{"sparklet_call": text, "signature": hex}``, or ``sparklet_answer``."""
+        """The signed document: ``{"sparklet_call": text, "signature": hex}``; an answer's has ``sparklet_answer``."""
         # The text that is sent is signed itself: a document that the reader encodes again could have other bytes.
         text = COMPACT.encode(asdict(self))  # type: ignore[call-overload]
         return {self.kind: text, "signature": _signature(self.kind, text, key)}

@@ -86,25 +86,25 @@ class LambdaFunctions:
         """Send a call, and poll for its record from now on."""
         if self._closed:
             return
-        begun_s = time.monotonic()
+        sent_s = time.monotonic()
 
         def on_record(record: TaskRecord | Exception) -> None:
             # In a thread of the pool, since one poller serves all calls, and reading an answer takes requests.
             with contextlib.suppress(RuntimeError):  # the pool was closed meanwhile
-                self._threads.submit(lambda: done(self._result_of(call, record, begun_s)))
+                self._threads.submit(lambda: done(self._result_of(call, record, sent_s)))
 
         self._poller.watch(call.record_id, on_record)
         try:
             self._compute.invoke(function, call.sealed(self.key), wait=False)
         except SparkletError as error:
             # The call may have been queued. It can be sent again all the same: only one claim of its record is granted.
-            may_help = error.retryable or getattr(error, "reason", "") in ("throttled", "killed")
-            # Unless the poller has reported the result already: the call has ended although Lambda's answer was lost,
-            # or its record cannot be read.
+            is_worth_retry = error.retryable or getattr(error, "reason", "") in ("throttled", "killed")
+            # The poller may have reported the result already, if the call has ended although Lambda's answer was lost,
+            # or if its record cannot be read.
             if self._poller.forget(call.record_id):
-                done(RemoteTaskError(str(error), "throttled" if may_help else ""))
+                done(RemoteTaskError(str(error), "throttled" if is_worth_retry else ""))
 
-    def _result_of(self, call: Call, record: TaskRecord | Exception, begun_s: float) -> TryResult:
+    def _result_of(self, call: Call, record: TaskRecord | Exception, sent_s: float) -> TryResult:
         """A call's result by its record in the ledger: the worker's answer, else a RemoteTaskError.
 
         A large answer is fetched from S3.
@@ -121,7 +121,7 @@ class LambdaFunctions:
             return RemoteTaskError(f"{call.name}: its answer cannot be read: {type(error).__name__}: {error}")
         cause = f"{record.error_class}: {record.error_message}"
         reason, facts = reason_of(cause), {"log_stream": record.log_stream}
-        if reason == "killed" and time.monotonic() - begun_s >= call.timeout_s:
+        if reason == "killed" and time.monotonic() - sent_s >= call.timeout_s:
             reason = "timeout"  # the worker exited at the time limit; Lambda does not always report this
         return RemoteTaskError(f"{call.name}: {cause}", reason, facts=facts)
 

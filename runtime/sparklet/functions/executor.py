@@ -86,7 +86,7 @@ class LambdaExecutor(Executor):
         self.options = Options(**options)
         self._slots = min(max_workers or self.backend.slots, self.backend.slots)
         self._closing = self._aborted = False
-        self._outer: LambdaExecutor | None = None
+        self._outer: LambdaExecutor | None = None  # the executor of the ``with`` block around this one's
         self._timer = Timer()
         self._begin()
         _executors.add(self)
@@ -95,7 +95,7 @@ class LambdaExecutor(Executor):
 
     def _begin(self) -> None:
         self._lock = threading.Lock()
-        self._ended = threading.Condition(self._lock)
+        self._all_ended = threading.Condition(self._lock)
         self._waiting: deque[_Task] = deque()
         self._under_way: dict[str, _Task] = {}  # by the task's id
         self._delayed: set[_Task] = set()  # their next tries wait until the timer starts them
@@ -191,8 +191,8 @@ class LambdaExecutor(Executor):
             task.future.cancel()
         self._pump()
         if wait:
-            with self._ended:
-                self._ended.wait_for(lambda: not self._unfinished)
+            with self._all_ended:
+                self._all_ended.wait_for(lambda: not self._unfinished)
             self.backend.close()
 
     def __enter__(self) -> Self:
@@ -257,7 +257,7 @@ class LambdaExecutor(Executor):
         with self._lock:
             is_over = self._closing and not self._unfinished
             if is_over:
-                self._ended.notify_all()
+                self._all_ended.notify_all()
         if is_over:
             _stop(self._timer, self.backend)
 
@@ -371,7 +371,7 @@ class Timer:
     """Ends tries at their deadlines and begins next tries: a daemon thread calls functions, which must not raise."""
 
     def __init__(self) -> None:
-        self._due = sched.scheduler(time.monotonic)
+        self._scheduler = sched.scheduler(time.monotonic)
         self._changed = threading.Event()
         self._wakes_s = math.inf  # when the thread checks its entries next, unless something changes
         self._stopped = False
@@ -380,7 +380,7 @@ class Timer:
 
     def at(self, when_s: float, action: Callable[[], None]) -> sched.Event:
         """Call ``action`` at a time of the monotonic clock; return the entry, which ``cancel`` takes."""
-        entry = self._due.enterabs(when_s, 0, action)
+        entry = self._scheduler.enterabs(when_s, 0, action)
         with self._starting:
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name="sparklet-functions-timer", daemon=True)
@@ -392,7 +392,7 @@ class Timer:
     def cancel(self, entry: sched.Event) -> None:
         """Do not call an entry's action any more."""
         with contextlib.suppress(ValueError):  # the action was called already
-            self._due.cancel(entry)
+            self._scheduler.cancel(entry)
 
     def stop(self) -> None:
         """Call nothing any more."""
@@ -404,7 +404,7 @@ class Timer:
             self._wakes_s = math.inf  # any entry that is added from now on sets the event
             self._changed.clear()
             # Not blocking: else the scheduler would sleep until its next entry, and miss an earlier one that is added.
-            in_s = self._due.run(blocking=False)
+            in_s = self._scheduler.run(blocking=False)
             if in_s is not None:
                 self._wakes_s = time.monotonic() + in_s
             self._changed.wait(in_s)
@@ -437,20 +437,22 @@ def _make_backend(name: str, slots: int | None, stack: str) -> Backend:
     return makers[name](slots)
 
 
-def _results(begun: deque[Future[list[T]]], further: Iterator[Future[list[T]]], end_s: float | None) -> Iterator[T]:
-    """Yield results in order; ``further`` submits one more chunk each time before this waits for a begun chunk."""
+def _results(
+    pending: deque[Future[list[T]]], next_futures: Iterator[Future[list[T]]], end_s: float | None
+) -> Iterator[T]:
+    """Yield results in order; ``next_futures`` submits one more chunk before each wait for a pending one."""
     try:
-        while begun:
-            begun.extend(itertools.islice(further, 1))
-            results = begun[0].result(None if end_s is None else end_s - time.monotonic())
+        while pending:
+            pending.extend(itertools.islice(next_futures, 1))
+            results = pending[0].result(None if end_s is None else end_s - time.monotonic())
             # Removed only with its result: after a timeout the future must be among those that are cancelled below.
-            begun.popleft()
-            # Reversed and popped, so that a result that the caller has got is not referred to here any more.
+            pending.popleft()
+            # Reversed and popped, so that this function keeps no reference to a result that the caller has got.
             results.reverse()
             while results:
                 yield results.pop()
     finally:
-        for future in begun:
+        for future in pending:
             future.cancel()
 
 

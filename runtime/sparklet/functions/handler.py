@@ -49,7 +49,7 @@ def lambda_handler(event: Event, context: Any) -> None:
 
 
 class FunctionWorker(Performer):
-    """Performs claimed calls. When a call's time is over the process exits: nothing else stops every Python code."""
+    """Performs claimed calls. When a call's time is over the process exits: nothing else stops any Python code."""
 
     def execute_task(self, attempt: Attempt) -> ExecutionResult:
         """Perform a call; return its signed answer for the ledger, or the answer's address if it is large."""

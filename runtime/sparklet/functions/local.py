@@ -89,8 +89,8 @@ class Processes(Threads):
 
     def after_fork(self) -> None:
         """Begin without processes; the parent keeps its processes."""
-        # Referred to, since a parent's pool that is collected here would wake up the parent's threads.
-        self._parents = vars(self).copy()
+        # Kept: if the parent's pool were garbage-collected in this process, it would wake up the parent's threads.
+        self._parent_state = vars(self).copy()
         super().after_fork()
         self._processes: set[_Process] = set()
         self._idle: list[_Process] = []
@@ -111,7 +111,7 @@ class Processes(Threads):
 
     def _perform(self, call: Call) -> Any:
         """The answer's envelope, from an idle or new process."""
-        process = self._process()
+        process = self._idle_or_new_process()
         try:
             return process.perform(call, self.key)
         finally:
@@ -120,7 +120,7 @@ class Processes(Threads):
             else:
                 self._idle.append(process)
 
-    def _process(self) -> "_Process":
+    def _idle_or_new_process(self) -> "_Process":
         """An idle process, or else a new one."""
         # ``pop`` is atomic, so the threads that share the list need no lock.
         with contextlib.suppress(IndexError):
@@ -129,7 +129,7 @@ class Processes(Threads):
             return process
         process = _Process(self._performer)
         self._processes.add(process)
-        if self.closed:  # meanwhile
+        if self.closed:  # ``close`` may have missed the new process
             process.kill()
         return process
 
@@ -138,9 +138,9 @@ class _Process:
     """A worker process, which is killed if it does not answer a call."""
 
     def __init__(self, performer: Performer) -> None:
-        self._pool = ProcessPoolExecutor(1, SPAWN, _begin, (performer,))
+        self._pool = ProcessPoolExecutor(1, SPAWN, _initialize, (performer,))
         self._process: BaseProcess | None = None
-        self._joining = threading.RLock()  # a pool cannot be shut down by two threads at a time
+        self._join_lock = threading.RLock()  # a pool cannot be shut down by two threads at a time
         self.was_killed = False
 
     def perform(self, call: Call, key: bytes) -> Any:
@@ -167,7 +167,7 @@ class _Process:
         pid = self._pool.submit(os.getpid).result(START_S)
         # A pool does not publish its process, which must be known to kill it and to read its exit code.
         self._process = next((process for process in multiprocessing.active_children() if process.pid == pid), None)
-        if self.was_killed:  # meanwhile
+        if self.was_killed:  # ``kill`` was called while the process was not known yet
             self.kill()
 
     def is_alive(self) -> bool:
@@ -184,7 +184,7 @@ class _Process:
 
     def join(self) -> None:
         """Wait for the pool's thread, which waits for the killed process: then the exit code is known."""
-        with self._joining:
+        with self._join_lock:
             if self._process:
                 self._pool.shutdown()
 
@@ -192,7 +192,7 @@ class _Process:
 _performer: Performer  # set in worker processes only
 
 
-def _begin(performer: Performer) -> None:
+def _initialize(performer: Performer) -> None:
     global _performer
     _performer = performer
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the caller, which kills this process

@@ -34,7 +34,7 @@ def claimed_id(envelope: Any) -> str:
 
 
 @dataclass(slots=True)
-class _Watched:
+class _WatchedCall:
     on_end: "Callable[[TaskRecord | Exception], None]"
     began_s: float = field(default_factory=time.monotonic)
     due_s: float = 0.0  # when the record is read next
@@ -45,12 +45,12 @@ class Poller:
     """Reports records as they end: one thread reads all of them.
 
     The thread stays when it has nothing to do: if a thread ends while another thread forks, OpenSSL's lock can stay
-    taken in the child for ever (seen in 2 of 1,500 forks beside ending threads).
+    taken in the child forever (seen in 2 of 1,500 forks beside ending threads).
     """
 
     # Returns the records of these ids that exist; can raise any error.
     read: Callable[[Sequence[str]], Iterable[TaskRecord]]
-    watched: dict[str, _Watched] = field(default_factory=dict)
+    watched: dict[str, _WatchedCall] = field(default_factory=dict)
     _changed: threading.Condition = field(default_factory=threading.Condition)
     _thread: threading.Thread | None = None
     _closed: bool = False
@@ -61,7 +61,7 @@ class Poller:
         ``on_end`` is called once, in the poller's thread, and must be quick.
         """
         with self._changed:
-            self.watched[record_id] = _Watched(on_end)
+            self.watched[record_id] = _WatchedCall(on_end)
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name="sparklet-functions-poller", daemon=True)
                 self._thread.start()
@@ -72,7 +72,7 @@ class Poller:
         return self.watched.pop(record_id, None) is not None
 
     def close(self) -> None:
-        """Watch nothing any more."""
+        """Stop watching all records, and end the thread."""
         with self._changed:
             self._closed = True
             self.watched.clear()
@@ -90,19 +90,19 @@ class Poller:
             records: dict[str, TaskRecord | Exception]
             try:
                 records = {record.task_id: record for record in self.read(list(due))}
-            except Exception as error:  # noqa: BLE001 - else this thread would end, and its callers would wait for ever
+            except Exception as error:  # noqa: BLE001 - else this thread would end, and its callers would wait forever
                 # While the ledger does not answer no call is given up here: the executor does that at its deadline.
                 records = {} if getattr(error, "retryable", False) else dict.fromkeys(due, error)
             now_s = time.monotonic()
             for name, call in due.items():
                 # The longer a call has lasted, the less it matters if its answer is seen later, for fewer requests.
                 call.due_s = now_s + min(MAX_POLL_S, POLL_SHARE * (now_s - call.began_s))
-                found = records.get(name)
-                if found is None or not (isinstance(found, Exception) or found.state.ended):
+                result = records.get(name)
+                if result is None or not (isinstance(result, Exception) or result.state.ended):
                     continue
-                # The thread that sends the call may report an error at the same time: only who removes the entry does.
+                # The thread that sends the call may also report an error: only the thread that removes the entry does.
                 if self.forget(name):
-                    call.on_end(found)
+                    call.on_end(result)
 
 
 def failures_handler(event: Mapping[str, Any], context: object) -> dict[str, Any]:

@@ -114,17 +114,17 @@ def gather(
     futures = [call.begin() for call in calls]
     awaited = [future for call, future in zip(calls, futures, strict=True) if call.wait]
     try:
-        late = wait(awaited, timeout).not_done
+        unanswered = wait(awaited, timeout).not_done
     finally:  # after an interruption and after the timeout; a future that is done stays as it is
         for future in awaited:
             future.cancel()
-    missing = TimeoutError(f"{len(late)} of {len(awaited)} calls gave no answer within {timeout} s")
-    if late and fail_on_timeout:
-        raise missing
+    timeout_error = TimeoutError(f"{len(unanswered)} of {len(awaited)} calls gave no answer within {timeout} s")
+    if unanswered and fail_on_timeout:
+        raise timeout_error
 
     def result_or_error(future: "Future[Any]") -> Any:
-        if future in late:
-            return missing
+        if future in unanswered:
+            return timeout_error
         if future.cancelled():
             return CancelledError()
         error = future.exception()
