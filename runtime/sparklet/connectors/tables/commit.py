@@ -203,7 +203,10 @@ def plan(header: Mapping[str, Any], commits: Sequence[Sequence[Declaration]]) ->
         earlier = [[write for write in commit if write.table == table] for commit in commits[:-1]]
         # Each commit of a run has its own id, so the table itself would not recognize the rows.
         if model.mode == "append" and (repeated_shards := _shard_numbers(writes) & _shard_numbers(chain(*earlier))):
-            raise TableError(f"{table} has the rows of the shards {sorted(repeated_shards)}, and would have them twice")
+            raise TableError(
+                f"{table} already has the rows of the shards {sorted(repeated_shards)}, which another commit would add "
+                "again"
+            )
         earlier_writes = _valid_earlier_writes([*earlier, writes]) if looks_back else []
         for write in earlier_writes + writes:
             for name in SHARED:

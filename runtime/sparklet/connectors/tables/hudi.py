@@ -110,7 +110,7 @@ class HudiTable:
                 instant_metadata[MAKER] = str(names[commit.commit_id])
             # The caller has looked for the commit without the lease, and another writer may have made it since.
             if was_overtaken:
-                raise CommitConflictError(f"{commit.table}: another committer was faster")
+                raise CommitConflictError(f"{commit.table}: another committer has committed first")
             if table is None:
                 self._is_half_made(delete=True)
             else:
@@ -129,7 +129,7 @@ class HudiTable:
                 self._save(rows.limit(0), {**_options(commit, table), OPERATION: "bulk_insert"})
                 table = self._metadata()
                 if len(instants := self._new_instants()) != 1:
-                    raise CommitConflictError(f"{self._uri}: another writer was there: {instants}")
+                    raise CommitConflictError(f"{self._uri}: another writer has begun commits meanwhile: {instants}")
                 self._seen_instants.update(instants)
             self._save(rows, {**_options(commit, table), **instant_metadata})
             version_and_number = self.find_name(commit.commit_id)
@@ -193,7 +193,7 @@ class HudiTable:
         # Chains are read from the newest instant, so the instant of a batch must be the newest by all writers' clocks.
         is_newest = self._chains is None or min(new, default="") > max(self._seen_instants, default="")
         is_own = list(new.values()) == [False] and new.keys() >= set(instants)
-        return "" if is_own and is_newest else f"{self._uri}: another writer was there: {new}"
+        return "" if is_own and is_newest else f"{self._uri}: another writer has begun commits meanwhile: {new}"
 
     def _new_instants(self) -> dict[str, bool]:
         """Return instants that are new since ``_seen_instants``, or completed since; without those rolled back."""
