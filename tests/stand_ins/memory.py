@@ -245,8 +245,8 @@ class MemoryCompute:
 class MemoryEngine:
     """An ``Engine`` that starts nothing: tests do its workers' part. If ``trouble`` is set, each start raises it."""
 
-    def __init__(self, at_once: int = 0, *, like_functions: bool = False) -> None:
-        self.at_once, self.like_functions = at_once, like_functions
+    def __init__(self, at_once: int = 0, *, traces_inputs: bool = False) -> None:
+        self.at_once, self.traces_inputs = at_once, traces_inputs
         self.commands: dict[str, Sequence[str]] = {}
         self.ended: dict[str, Failure] = {}
         self.waits_until_s: dict[str, float] = {}

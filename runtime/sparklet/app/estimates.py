@@ -94,7 +94,7 @@ def preview_request(
     size = stack.size if stack else local_size
     request = request.fitted(size.memory_mb, size.scratch_bytes)
     deployment = stack.deployment if stack else None
-    options = routes.chosen(deployment, request.options, request.table)
+    options = routes.with_chosen_engines(deployment, request.options, request.table)
     plan_preview = preview(deployment, replace(request, options=options))
     if prices is None:
         return plan_preview, None

@@ -26,7 +26,7 @@ class FargateTasks(Engine):
     task_definition: str
     network: Mapping[str, Any]  # ECS's awsvpcConfiguration: subnets, securityGroups, assignPublicIp
     script_settings: Callable[[], Mapping[str, str]] = dict  # the functions'; added to the definition's environment
-    like_functions: bool = True
+    traces_inputs: bool = True
 
     @classmethod
     def from_settings(

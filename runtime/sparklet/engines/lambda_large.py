@@ -22,7 +22,7 @@ class LargeFunction(Engine):
     compute: LambdaCompute
     function: str
     at_once: int = 0  # workers; Lambda would keep further calls waiting, and they would seem to be lost
-    like_functions: bool = True
+    traces_inputs: bool = True
 
     @classmethod
     def from_settings(cls, *, clients: AwsClients, function: str, atOnce: int, **_: Any) -> Self:  # noqa: N803 - JSON's

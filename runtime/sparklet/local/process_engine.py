@@ -23,7 +23,7 @@ class LocalProcesses(Engine):
     """The ``Engine`` of the stack's clients: it requests workers from the host."""
 
     folder: Path
-    like_functions: bool = True
+    traces_inputs: bool = True
 
     def start(self, token: str, command: Sequence[str]) -> str:
         """Request a worker, once for each token."""

@@ -108,7 +108,7 @@ class ScriptRef:
     py_files: tuple[str, ...] = ()  # copies of the files that come with it, in the user's order
 
 
-BY_WORKERS = re.compile(rf"s3://[^/]+/runs/.*/({ANSWERS}|{WRITES}|{EVENTS}|{SCHEMAS})")
+WRITTEN_BY_WORKERS = re.compile(rf"s3://[^/]+/runs/.*/({ANSWERS}|{WRITES}|{EVENTS}|{SCHEMAS})")
 """Files below ``runs/`` that workers, and so the scripts in them, can write: a script could put another one there."""
 
 
@@ -116,9 +116,9 @@ def check_script(uri: str, prefixes: tuple[str, ...]) -> None:
     """ScriptNotAllowedError unless an event is allowed to choose this script.
 
     Its address must begin with one of ``prefixes`` and have no ``/../``, and workers must not be able to write it (see
-    BY_WORKERS).
+    WRITTEN_BY_WORKERS).
     """
-    if BY_WORKERS.match(uri):
+    if WRITTEN_BY_WORKERS.match(uri):
         raise ScriptNotAllowedError(f"{uri} is a file that workers write, and so it is not run as a script")
     if not uri.startswith(prefixes) or "/../" in uri:
         allowed = ", ".join(prefixes) or "none is set"
@@ -253,7 +253,7 @@ class Run:
         output = self.output_uri.rstrip("/")
         return output if self.options.output_per else f"{output}/shard={self.identity}_{number:06d}"
 
-    def owner(self, number: int) -> str:
+    def owner_prefix(self, number: int) -> str:
         """The prefix of the owner (see OWNER) of files that shard ``number`` published; the attempt follows it."""
         return f"{self.identity}_{number:06d}"
 

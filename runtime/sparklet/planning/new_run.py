@@ -70,7 +70,9 @@ def new_run(
     if any(spark_lines.values()) and not existing_run:
         routes.refuse_wrong_spark(deployment, spark_lines)
     earlier_options = existing_run.options if existing_run else None
-    options = routes.chosen(deployment, request.options, request.table, spark_lines.values(), earlier_options)
+    options = routes.with_chosen_engines(
+        deployment, request.options, request.table, spark_lines.values(), earlier_options
+    )
     output = request.output_uri or (f"s3://{deployment.bucket}/output/{RUN_ID_IN_OUTPUT}/" if request.table else "")
     next_output = request.next_output or f"s3://{deployment.bucket}/output/{RUN_ID_IN_OUTPUT}-next/"
     request = replace(

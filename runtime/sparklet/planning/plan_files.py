@@ -177,7 +177,7 @@ def index_info(deployment: Deployment, run: Run) -> ObjectInfo | None:
     return None
 
 
-def dispatches_first(deployment: Deployment, run: Run, who: str) -> bool:
+def claim_dispatch(deployment: Deployment, run: Run, who: str) -> bool:
     """Record ``who``, an execution or ``BY_QUEUE``, as the run's dispatcher, unless one is recorded already.
 
     Return whether ``who`` is the recorded dispatcher.

@@ -52,7 +52,7 @@ def leaves_functions(options: RunOptions) -> bool:
 # --- a run: the engines of its stack that can do it ---
 
 
-def chosen(
+def with_chosen_engines(
     deployment: Deployment | None,
     options: RunOptions,
     table: str,
@@ -74,7 +74,7 @@ def chosen(
     if options.engine == AUTO and earlier_options and earlier_options.engine:
         return replace(options, engine=earlier_options.engine)
     names = _fit_engines_or_refuse(deployment, options.engine, table, spark_lines)
-    can_write_per_input = all(deployment.engines[name].like_functions for name in names.split(","))
+    can_write_per_input = all(deployment.engines[name].traces_inputs for name in names.split(","))
     if options.output_per and options.max_objects > 1 and not can_write_per_input:
         raise PlanError(f"{names} cannot give each input an output: plan one input a shard (--max-objects 1)")
     return replace(options, engine=names)
@@ -177,7 +177,7 @@ def warnings(deployment: Deployment | None, options: RunOptions, script: bytes) 
             "the script writes Delta by itself: each shard commits at once, and one that is done again fails instead "
             "of appending twice; job.append commits all shards once (docs/guide/tables.md)"
         )
-        for name in (name for name, engine in engines_by_name.items() if not engine.like_functions):
+        for name in (name for name, engine in engines_by_name.items() if not engine.traces_inputs):
             yield f"in the engine {name} one of two such commits at the same moment is lost: write by job.append there"
 
 

@@ -131,7 +131,7 @@ class Engine(Protocol):
     """
 
     at_once: int = 0  # how many workers a run may have at once; 0: until ``start`` finds no capacity
-    like_functions: bool = False  # rows are traced to their inputs as in functions: so each input can have an output
+    traces_inputs: bool = False  # rows are traced to their inputs as in functions: so each input can have an output
 
     def start(self, token: str, command: Sequence[str]) -> str:
         """Start a worker with the command ``shard …``, once for each token; return its id.

@@ -13,7 +13,7 @@ from sparklet.ports.metrics import Meter, Metric
 
 T = TypeVar("T")
 Catalog = Callable[[str, RunOptions, ObjectStore], tuple[Mapping[str, Any], bytes]]
-A_WHILE_S = 120.0  # see ``Deployment.for_a_while``
+A_WHILE_S = 120.0  # see ``Deployment.within_time_limit``
 
 
 @contextmanager
@@ -91,7 +91,7 @@ class Deployment:
         if self.meter is not None:
             self.meter.add(metric, value)
 
-    def for_a_while(self, records: Iterator[T]) -> Iterator[T]:
+    def within_time_limit(self, records: Iterator[T]) -> Iterator[T]:
         """Yield records (or numbers) until ``A_WHILE_S`` seconds have passed, but at least one.
 
         A function's time is limited: the caller's next check goes on with the rest.

@@ -24,7 +24,7 @@ from sparklet.log import Log
 from sparklet.model import Counts, PartRecord, Run, RunState, ShardRecord, ShardState
 from sparklet.planning import routes
 from sparklet.planning.output_claims import release_outputs
-from sparklet.planning.plan_files import BY_QUEUE, dispatches_first, index_info
+from sparklet.planning.plan_files import BY_QUEUE, claim_dispatch, index_info
 from sparklet.planning.planner import plan, send_messages
 from sparklet.ports import metrics
 from sparklet.ports.deployment import Deployment
@@ -178,7 +178,9 @@ def _requeue(deployment: Deployment, run: Run, counts: Counts, first_undispatche
         return 0  # the Map's first workers may still be starting
 
     def waiting() -> Iterator[ShardRecord]:
-        records = deployment.for_a_while(deployment.ledger.shards.expired(run.run_id, ShardState.PENDING, since_s))
+        records = deployment.within_time_limit(
+            deployment.ledger.shards.expired(run.run_id, ShardState.PENDING, since_s)
+        )
         return (record for record in records if record.is_for_functions and record.number < first_undispatched)
 
     is_due = any(MESSAGE.is_due(record, now_s) for record in islice(waiting(), MAX_WAITING_READ))
@@ -186,7 +188,7 @@ def _requeue(deployment: Deployment, run: Run, counts: Counts, first_undispatche
         return 0
     if run.has_map:
         # Recorded, since a state machine that comes later would dispatch all shards again.
-        dispatches_first(deployment, run, BY_QUEUE)
+        claim_dispatch(deployment, run, BY_QUEUE)
     if run.options.max_concurrency:
         return send_up_to_cap(deployment, run)
     # Each message is counted before it is sent: after a crash in between the shard is due again later.

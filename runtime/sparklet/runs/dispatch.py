@@ -97,7 +97,7 @@ def give_up_all(
     # The grace includes shards that were changed just now by a machine whose clock is ahead of this one.
     pending = deployment.ledger.shards.expired(run.run_id, ShardState.PENDING, deployment.clock.now_s() + LEASE_GRACE_S)
     return sum(
-        give_up(deployment, record, cause, why) for record in deployment.for_a_while(pending) if not keep(record)
+        give_up(deployment, record, cause, why) for record in deployment.within_time_limit(pending) if not keep(record)
     )
 
 
@@ -106,7 +106,7 @@ def end_leases(deployment: Deployment, run: Run, *, escalate: bool = False) -> I
 
     With ``escalate`` a shard that may need more memory or time moves to the next engine of the run's route.
     """
-    for record in deployment.for_a_while(
+    for record in deployment.within_time_limit(
         deployment.ledger.shards.expired(run.run_id, ShardState.RUNNING, deployment.clock.now_s())
     ):
         larger_engine = next_of(run.options.engine, record.engine) if escalate else ""
@@ -151,7 +151,7 @@ def send_up_to_cap(deployment: Deployment, run: Run) -> int:
     lost_count = len(to_send) if is_same_generation else 0
     next_number = earlier_document["next"] if is_same_generation else 0
     room = run.options.max_concurrency - _running_in_map(deployment, run, sent)
-    for number in deployment.for_a_while(takewhile(lambda _: len(sent) < room, count(next_number))):
+    for number in deployment.within_time_limit(takewhile(lambda _: len(sent) < room, count(next_number))):
         if (next_record := deployment.known_shard(run.run_id, number)) is None:
             break  # not planned yet, or there are no more shards
         next_number += 1
@@ -197,7 +197,7 @@ def start_workers(deployment: Deployment, run: Run) -> tuple[int, str]:
     """
     if not deployment.starts_workers:
         return 0, ""
-    waiting = list(islice(deployment.for_a_while(deployment.ledger.shards.for_engines(run.run_id)), MAX_SERVED))
+    waiting = list(islice(deployment.within_time_limit(deployment.ledger.shards.for_engines(run.run_id)), MAX_SERVED))
     if run.options.max_concurrency:
         waiting = within_cap(deployment, run, waiting)
     started, troubles = 0, []

@@ -45,7 +45,7 @@ def split_failing(deployment: Deployment, run: Run) -> None:
     """Split a run's shards that wait for that; not before its plan is sealed, since the plan takes the next numbers."""
     if not run.sealed:
         return
-    for listed_record in deployment.for_a_while(deployment.ledger.shards.to_split(run.run_id)):
+    for listed_record in deployment.within_time_limit(deployment.ledger.shards.to_split(run.run_id)):
         # Read anew: the split before this one may have joined it with its siblings.
         record = deployment.ledger.shards.get(run.run_id, listed_record.number)
         try:

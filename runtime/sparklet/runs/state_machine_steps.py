@@ -21,7 +21,7 @@ from sparklet.errors import EventError, NoticeError, OrchestrationError, PlanErr
 from sparklet.log import Log
 from sparklet.model import RUN_ID, Counts, Dispatch, Notice, Run, RunOptions, RunState, ShardState, split_uri
 from sparklet.model.redaction import redacted
-from sparklet.planning.plan_files import INDEX, dispatches_first, index_info, inline_items
+from sparklet.planning.plan_files import INDEX, claim_dispatch, index_info, inline_items
 from sparklet.ports.deployment import Deployment
 from sparklet.runs.checker import CheckReport, check, log_unnotified
 from sparklet.runs.dispatch import TOLERANCE_EXCEEDED, give_up
@@ -91,7 +91,7 @@ def _map(deployment: Deployment, map_concurrency: int, event: Mapping[str, Any])
     if (
         run.has_map
         and run.cancelled_s is None
-        and dispatches_first(deployment, run, _text(event, "execution"))
+        and claim_dispatch(deployment, run, _text(event, "execution"))
         and (index := index_info(deployment, run))
         and index.size_bytes
     ):

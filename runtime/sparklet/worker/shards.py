@@ -148,7 +148,7 @@ class ShardClaims:
         )
         # An output named after its input may collide with another file: the owner in an object's metadata prevents it.
         if run.options.output_per:
-            owner = f"{run.owner(ref.shard)}-{winner}"
+            owner = f"{run.owner_prefix(ref.shard)}-{winner}"
             output = replace(
                 output, owner=owner, replaces=lambda other: may_replace(self.deployment, run, OWNER.fullmatch(other))
             )

@@ -108,11 +108,11 @@ def test_files_named_after_inputs_are_known_by_their_lists(store: MemoryObjectSt
     for created_s, names in ((1.0, ("a.json", "b.json")), (2.0, ("a.json",))):
         options = RunOptions(output_per="input", existing="overwrite")
         run = replace(RUN, created_s=created_s, output_uri=f"{OUT}{created_s}/", options=options)
-        store.put(f"{run.output_uri}{NAMES}{run.owner(0)}-a.json", json.dumps(dict.fromkeys(names, 3)).encode())
+        store.put(f"{run.output_uri}{NAMES}{run.owner_prefix(0)}-a.json", json.dumps(dict.fromkeys(names, 3)).encode())
         for name in names:
             store.put(run.output_uri + name, str(created_s).encode())
         fill(store, replace(run, local_output=f"file://{tmp_path}/"), [0], quiet)
-    assert files(tmp_path) == [f"{NAMES}{run.owner(0)}-a.json", "a.json"]
+    assert files(tmp_path) == [f"{NAMES}{run.owner_prefix(0)}-a.json", "a.json"]
     assert (tmp_path / "a.json").read_text() == "2.0"
 
     (tmp_path / "a.json").write_text("my own")
@@ -124,7 +124,7 @@ def test_a_file_that_a_user_put_there_meanwhile_stays(tmp_path: Path) -> None:
     world, folder = World(), tmp_path / "out"
     world.put(1)
     run = world.plan(options=RunOptions(output_per="input"), output_uri=OUT, local_output=f"file://{folder}/")
-    world.store.put(f"{OUT}{NAMES}{run.owner(0)}-a.json", b'{"00000.json": 1}')
+    world.store.put(f"{OUT}{NAMES}{run.owner_prefix(0)}-a.json", b'{"00000.json": 1}')
     world.store.put(f"{OUT}00000.json", b"x")
     world.work()
     run = check(world.deployment, run.run_id).run

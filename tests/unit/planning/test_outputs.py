@@ -116,7 +116,7 @@ def test_options_that_exclude_output_per_input_are_refused(more: dict[str, Any])
 
 
 def test_engines_that_cannot_tell_inputs_apart_are_refused() -> None:
-    world = World(engines={"glue": MemoryEngine(), "fargate": MemoryEngine(like_functions=True)})
+    world = World(engines={"glue": MemoryEngine(), "fargate": MemoryEngine(traces_inputs=True)})
     world.put(2)
     with pytest.raises(PlanError, match="glue cannot give each input an output"):
         new_run(world.deployment, world.request(options=replace(BY_INPUT, engine="glue", max_objects=2)))
@@ -127,7 +127,7 @@ def test_engines_that_cannot_tell_inputs_apart_are_refused() -> None:
 
 def publish(world: World, run: Run, *names: str, shard: int = 0) -> None:
     """Publish files as a shard does: store the list of names, and copy the files."""
-    owner, sizes = run.owner(shard), dict.fromkeys(names, 1)
+    owner, sizes = run.owner_prefix(shard), dict.fromkeys(names, 1)
     world.store.put(f"{OUTPUT}{NAMES}{owner}-a.json", json.dumps(sizes).encode())
     for name in names:
         world.store.put(staged := f"s3://{world.deployment.bucket}/staged/{run.run_id}/{name}", b"x")
@@ -185,7 +185,7 @@ def test_a_name_that_two_shards_list_belongs_to_the_files_owner(world: World) ->
     """The second shard was stopped when it found the file of the first."""
     run = an_earlier_run(world)
     publish(world, run, "b.parquet", shard=2)
-    world.store.put(f"{OUTPUT}{NAMES}{run.owner(1)}-a.json", b'{"00000.parquet": 1, "b.parquet": 1}')
+    world.store.put(f"{OUTPUT}{NAMES}{run.owner_prefix(1)}-a.json", b'{"00000.parquet": 1, "b.parquet": 1}')
 
     published = owners(world.store, OUTPUT)
 
@@ -212,7 +212,7 @@ def test_may_replace_depends_on_mode_name_and_age(
     other = replace(run, run_id="run-0" if age_s else "run-1", name=name, created_s=now_s - age_s)
     world.ledger.runs.create(other)
 
-    assert may_replace(world.deployment, run, OWNER.fullmatch(f"{other.owner(1)}-a")) is may
+    assert may_replace(world.deployment, run, OWNER.fullmatch(f"{other.owner_prefix(1)}-a")) is may
     assert not may_replace(world.deployment, run, OWNER.fullmatch("")), (
         "a file that no run published may not be replaced"
     )

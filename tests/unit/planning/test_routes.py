@@ -156,7 +156,7 @@ def test_auto_is_the_first_engine_that_can_do_the_run() -> None:
     assert isinstance(first, MemoryEngine)
     request = world.request(options=ROUTED, table="delta:s3://lake/flights")
 
-    assert routes.chosen(world.deployment, ROUTED, request.table).engine == ENGINE
+    assert routes.with_chosen_engines(world.deployment, ROUTED, request.table).engine == ENGINE
     first.lacks = "delta"
     assert new_run(world.deployment, request).options.engine == OTHER
 
@@ -185,8 +185,11 @@ def test_auto_names_the_engine_after_the_large_function() -> None:
     world = world_of(SIZES)
     world.engines = {"lambda-large": MemoryEngine(), **world.engines}
 
-    assert routes.chosen(world.deployment, ROUTED, "").engine == f"lambda-large,{ENGINE}"
-    assert routes.chosen(world.deployment, replace(ROUTED, engine="lambda-large"), "").engine == "lambda-large"
+    assert routes.with_chosen_engines(world.deployment, ROUTED, "").engine == f"lambda-large,{ENGINE}"
+    assert (
+        routes.with_chosen_engines(world.deployment, replace(ROUTED, engine="lambda-large"), "").engine
+        == "lambda-large"
+    )
     planned(world)
     run = world.ledger.runs.get("run-1")
     after = {name: next_of(run.options.engine, name) for name in ("", "lambda-large", ENGINE, OTHER, "by hand")}

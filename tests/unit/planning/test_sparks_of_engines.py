@@ -86,7 +86,7 @@ def test_a_difference_in_the_major_version_is_reported() -> None:
     ],
 )
 def test_a_script_that_writes_delta_without_job_is_warned_of(source: str, engines: str, told: list[str]) -> None:
-    engines_by_name = {"emr": MemoryEngine(), "fargate": MemoryEngine(like_functions=True)}
+    engines_by_name = {"emr": MemoryEngine(), "fargate": MemoryEngine(traces_inputs=True)}
     offered = replace(World().deployment, engines=engines_by_name)
 
     lines = list(warnings(offered, RunOptions(engine=engines), f"import x\n{source}\n".encode()))

@@ -180,7 +180,7 @@ def test_a_next_run_reads_the_files_of_inputs(world: World, existing: str, has_f
     options = {"output_per": "input", "existing": existing, "tolerated_failure_count": 1}
     run = start(world, check="", options=options)
     for number in range(3):
-        names_file = f"{run.output_uri}{NAMES}{run.owner(number)}-a.json"
+        names_file = f"{run.output_uri}{NAMES}{run.owner_prefix(number)}-a.json"
         world.store.put(names_file, json.dumps({f"{number}.parquet": 1}).encode())
         world.store.put(f"{run.output_uri}{number}.parquet", b"x")
     if existing == "append":

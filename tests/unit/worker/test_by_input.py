@@ -84,7 +84,7 @@ def test_files_have_the_names_of_their_inputs(bench: Bench) -> None:
 
     assert published(bench) == PUBLISHED
     assert list(bench.store.list("s3://bucket/staged/")) == []
-    assert bench.store.head(f"{OUTPUT}0-1.parquet").owner.startswith(bench.ledger.runs.get("run-1").owner(0))
+    assert bench.store.head(f"{OUTPUT}0-1.parquet").owner.startswith(bench.ledger.runs.get("run-1").owner_prefix(0))
 
 
 def test_files_in_subfolders_keep_the_names_that_spark_gave_them(bench: Bench) -> None:

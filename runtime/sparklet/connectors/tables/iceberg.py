@@ -35,13 +35,13 @@ from sparklet.connectors.tables.columns import agreed_columns
 from sparklet.connectors.tables.declaration import Commit, Declaration, shard_name
 from sparklet.connectors.tables.iceberg_draft import (
     Draft,
-    Seen,
+    SeenTable,
     catalog_of,
+    data_folder,
     iceberg_columns,
     is_in_bucket,
     load_table,
     partition_spec,
-    root_of,
     spark_columns,
 )
 from sparklet.job.catalogs import ICEBERG_CATALOG
@@ -71,7 +71,7 @@ class IcebergTable:
         self._properties = dict(self._table.properties()) if self._table else {}
         stored = json.loads(self._properties.get(COMMITS, '{"since": 0, "ids": {}}'))
         self._since_s, self._ids = stored["since"], stored["ids"]
-        self.root = root_of(self._table) if self._table else None
+        self.root = data_folder(self._table) if self._table else None
 
     def find_name(self, name: str) -> tuple[str, int] | None:
         """See ``OpenTable``; the number of a chain is that of its last link. The version is always ""."""
@@ -137,7 +137,7 @@ class IcebergTable:
         """
         if self._table is not None:
             return Draft.of_state(self._spark, self._name, self._table.operations(), self._state)
-        schema = self._iceberg.SchemaParser.fromJson(json.dumps(Seen.parse(commit.writes[0].seen).schema))
+        schema = self._iceberg.SchemaParser.fromJson(json.dumps(SeenTable.parse(commit.writes[0].seen).schema))
         by = commit.partition_by
         if unknown := [name for name in by if schema.findField(name) is None]:
             raise TableError(f"{commit.table} cannot be partitioned by {unknown[0]!r}: the files have no such column")
@@ -182,7 +182,7 @@ def merge_columns(draft: Draft, commit: Commit) -> None:
 
 def columns_of(draft: Draft, write: Declaration) -> StructType:
     """Return a shard's columns. Columns that the table had are returned as they are now, or left out if dropped."""
-    seen = Seen.parse(write.seen)
+    seen = SeenTable.parse(write.seen)
     last_id, ids = last_known_id(draft, seen), [field["id"] for field in draft.fields]
     column_by_id = dict(zip(ids, draft.columns.fields))  # noqa: B905 - Python 3.9
     schema = spark_columns(draft.iceberg, draft.iceberg.SchemaParser.fromJson(json.dumps(seen.schema)))
@@ -193,12 +193,12 @@ def columns_of(draft: Draft, write: Declaration) -> StructType:
     return StructType([column for column in columns if column is not None])
 
 
-def last_known_id(draft: Draft, seen: Seen) -> int:
+def last_known_id(draft: Draft, seen: SeenTable) -> int:
     """Return the last column id that means the same in the draft; 0 if the shard has seen another table, or none."""
     return seen.last if draft.start is not None and seen.uuid == str(draft.start.uuid()) else 0
 
 
-def fits(draft: Draft, seen: Seen) -> bool:
+def fits(draft: Draft, seen: SeenTable) -> bool:
     """Whether files that were made for a state of a table fit the draft, by their column ids and partitions."""
     spec = draft.table.specs().get(seen.spec["spec-id"])
     if spec is None or json.loads(draft.iceberg.PartitionSpecParser.toJson(spec)) != seen.spec:
@@ -209,7 +209,7 @@ def fits(draft: Draft, seen: Seen) -> bool:
     return all(_name_and_type(field) == present.get(field["id"]) for field in new_fields)
 
 
-def check_unchanged(draft: Draft, commit: Commit, write: Declaration, seen: Seen) -> None:
+def check_unchanged(draft: Draft, commit: Commit, write: Declaration, seen: SeenTable) -> None:
     """Raise TableError if the table's columns changed after a shard wrote rows that the commit must write anew."""
     last_id, present = last_known_id(draft, seen), {field["id"]: _name_and_type(field) for field in draft.fields}
     for field in seen.schema["fields"]:
@@ -232,7 +232,7 @@ def reader(draft: Draft, commit: Commit) -> Rows:
 
     def read(writes: Sequence[Declaration]) -> DataFrame:
         first, *_ = writes
-        seen = Seen.parse(first.seen)
+        seen = SeenTable.parse(first.seen)
         check_unchanged(draft, commit, first, seen)
         if first.described:
             return _described_rows(draft, seen, writes)
@@ -242,7 +242,7 @@ def reader(draft: Draft, commit: Commit) -> Rows:
     return read
 
 
-def _described_rows(draft: Draft, seen: Seen, writes: Sequence[Declaration]) -> DataFrame:
+def _described_rows(draft: Draft, seen: SeenTable, writes: Sequence[Declaration]) -> DataFrame:
     """Return the rows of files that Iceberg's writer made: Spark reads them as a table of their own, in memory."""
     last_partition = max([999, *(field["field-id"] for field in seen.spec["fields"])])
     document = {"format-version": max(2, seen.version), "table-uuid": str(uuid4()), "location": draft.table.location()}
@@ -276,7 +276,7 @@ def append_files(draft: Draft, update: Any, writes: Iterable[Declaration]) -> An
 def append(draft: Draft, commit: Commit) -> None:
     """Add the staged files that fit the table as it is now; write the rows of all other files anew."""
     states = {write.seen for write in commit.writes if write.described}
-    state_fits = {state: fits(draft, Seen.parse(state)) for state in states}
+    state_fits = {state: fits(draft, SeenTable.parse(state)) for state in states}
     fitting_writes = [write for write in commit.writes if write.described and state_fits[write.seen]]
     update = append_files(draft, draft.table.newAppend(), fitting_writes)
     if unfit_writes := [write for write in commit.writes if not (write.described and state_fits[write.seen])]:

@@ -38,7 +38,7 @@ FLOATS = ("float", "double")
 
 
 @dataclass(frozen=True)
-class Seen:
+class SeenTable:
     """The table as a shard saw it when it wrote, in Iceberg's JSON; it is stored in ``Declaration.seen``.
 
     ``uuid``: "" if no table existed. ``last``: the highest column id that the table had assigned; the commit adds the
@@ -52,7 +52,7 @@ class Seen:
     spec: Mapping[str, Any]
 
     @classmethod
-    def parse(cls, text: str) -> Seen:
+    def parse(cls, text: str) -> SeenTable:
         """Return the object that ``text`` has made into JSON."""
         return cls(**json.loads(text))
 
@@ -112,13 +112,13 @@ class Draft:
         partitions = ((schema.findColumnName(field.sourceId()), field.transform().toString()) for field in fields)
         return tuple(Partition(column, transform) for column, transform in partitions if transform != "void")
 
-    def seen(self) -> Seen:
+    def seen(self) -> SeenTable:
         """Return what a shard declares about the draft that it wrote for."""
         state = self.start
         schema = json.loads(self.iceberg.SchemaParser.toJson(self.table.schema()))
         spec = json.loads(self.iceberg.PartitionSpecParser.toJson(self.table.spec()))
         uuid, last = (str(state.uuid()), int(state.lastColumnId())) if state else ("", 0)
-        return Seen(uuid, last, int(self.metadata.formatVersion()), schema, spec)
+        return SeenTable(uuid, last, int(self.metadata.formatVersion()), schema, spec)
 
     def add_columns(self, schema: Any, names: Sequence[str]) -> None:
         """Add columns of another Iceberg schema, as nullable columns with ids of this table."""
@@ -237,7 +237,7 @@ def iceberg_columns(spark: SparkSession, columns: str) -> Any:
         raise TableError(f"Iceberg cannot have a column of the frame: {error}") from error
 
 
-def root_of(table: Any) -> str:
+def data_folder(table: Any) -> str:
     """Return the folder of a table's data files."""
     return str(table.properties().get("write.data.path") or f"{table.location().rstrip('/')}/data")
 

@@ -17,12 +17,12 @@ from sparklet.connectors.tables.declaration import HUDI_DELETED, Declaration, Pa
 from sparklet.connectors.tables.delta import can_describe, check_writable, own_errors, required_columns
 from sparklet.connectors.tables.iceberg_draft import (
     Draft,
-    Seen,
+    SeenTable,
     catalog_of,
+    data_folder,
     iceberg_columns,
     is_in_bucket,
     load_table,
-    root_of,
     spark_columns,
 )
 from sparklet.job.errors import TableError
@@ -49,7 +49,7 @@ class Layout:
     is_described: bool = True
     names: frozenset[str] | None = None
     draft: Draft | None = None
-    unmade: Seen | None = None
+    unmade: SeenTable | None = None
 
     @property
     def seen(self) -> str:
@@ -137,20 +137,23 @@ def _iceberg(frame: DataFrame, table: Table, partition_by: tuple[str, ...]) -> L
                 f"{table} has {WAP_ENABLED}, and the session {wap[0]}, but a commit changes the branch main: unset it"
             )
         draft = Draft.of_state(spark, name, existing.operations(), existing.operations().current())
-        root, names = "" if is_in_bucket(spark) else root_of(existing), frozenset(map(str.lower, draft.columns.names))
+        root, names = (
+            "" if is_in_bucket(spark) else data_folder(existing),
+            frozenset(map(str.lower, draft.columns.names)),
+        )
         return Layout(root, draft.columns, draft.partitions, names=names, draft=draft)
     if missing := [column for column in partition_by if column not in frame.columns]:
         raise TableError(f"the frame has no column {', '.join(missing)}, which partition_by names")
     schema = iceberg_columns(spark, frame._jdf.schema().json())  # as JSON of Java, since Python lacks some types
     if is_in_bucket(spark):  # such a catalog chooses a table's location only when it makes the table
         schema_json = json.loads(iceberg.SchemaParser.toJson(schema))
-        new = Seen("", 0, 2, schema_json, {"spec-id": 0, "fields": []})
+        new = SeenTable("", 0, 2, schema_json, {"spec-id": 0, "fields": []})
         return Layout("", spark_columns(iceberg, schema), tuple(map(Partition, partition_by)), unmade=new)
     new_table = table_to_be(spark, catalog, name, schema, partition_by)
     # Another script has made the table meanwhile, so the layout of that table counts.
     if new_table is None:
         return _iceberg(frame, table, partition_by)
-    return Layout(root_of(new_table.table), new_table.columns, new_table.partitions, draft=new_table)
+    return Layout(data_folder(new_table.table), new_table.columns, new_table.partitions, draft=new_table)
 
 
 def table_to_be(spark: SparkSession, catalog: Any, name: str, schema: Any, by: tuple[str, ...]) -> Draft | None:
