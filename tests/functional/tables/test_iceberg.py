@@ -1,5 +1,6 @@
 """What only Iceberg has: partition transforms, format versions, sort orders, and values that some parts mishandle."""
 
+from itertools import count
 from typing import Any
 
 import pytest
@@ -22,6 +23,7 @@ from tests.functional.tables.sessions import spark_here
 pytestmark = SESSION_HERE
 KEYED: dict[str, Any] = {"mode": "upsert", "keys": ("id",)}
 OVERWRITE: dict[str, Any] = {"mode": "overwrite_partitions"}
+ATTEMPTS = count(1)  # a folder of its own for each
 
 
 @pytest.fixture
@@ -42,7 +44,7 @@ def stage(lake: Lake, frame: DataFrame, shard: int = 0, mode: str = "append") ->
     draft = Declaration(lake.table, mode, "", "", (), merge_schema=True)
     layout = layout_of(frame, draft)
     frame = staging._fit_to_table(frame, layout, draft)
-    folder = f"{layout.root}/sparklet/run/{shard:06d}-{id(frame)}/1"
+    folder = f"{layout.root}/sparklet/run/{shard:06d}-{next(ATTEMPTS)}/1"
     described: tuple[str, ...] = ()
     if mode == "append" and layout.draft:
         rows, files, described = layout.draft.stage(frame, folder)
