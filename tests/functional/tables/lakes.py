@@ -68,7 +68,8 @@ class Lake:
                 name = f"{path}part-{number}.parquet"
                 size_bytes = _write(share, f"{folder}/{name}")
                 sizes.append((name, size_bytes))
-                path_in_table = quote(f"{folder}/{name}".removeprefix(f"{self.table.place}/"))
+                # As Spark escapes it; delta-rs compacts no file whose path has an escaped "=".
+                path_in_table = quote(f"{folder}/{name}".removeprefix(f"{self.table.place}/"), safe="/=")
                 log_lines.append(
                     _add_action(path_in_table, size_bytes, dict(zip(by, values, strict=True)), share.num_rows)
                 )
