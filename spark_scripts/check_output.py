@@ -21,7 +21,7 @@ from sparklet.job import Job, expect
 
 
 def main() -> None:
-    """Check the output of the run that is checked, and report its rows."""
+    """Compare the files that the run wrote with what is expected of them, and report how many rows they have."""
     job = Job.from_args()
     spark = job.spark()
     figures = job.figures(spark)

@@ -3,17 +3,27 @@
 ::
 
     SparkletError
-    ├─ SettingsError ── NotDeployedError            EventError, PlanError ── NothingNewError, UnplannableError
-    ├─ ObjectStoreError*                            ObjectNotFoundError, ObjectChangedError, ObjectForbiddenError
-    ├─ LedgerError*                                 RunNotFoundError, RunExistsError, ShardNotFoundError,
-    │                                               CheckpointConflictError
-    ├─ QueueError*, NoticeError*, LogsError         OrchestrationError* ── ExecutionExistsError
-    ├─ ScriptError                                  ScriptNotAllowedError, ScriptFetchError°, ScriptFailedError°
-    ├─ SparkRuntimeError*                           GatewayLostError*, OutOfMemoryError*,
-    │                                               ScratchFullError* ── TooLargeError
+    ├─ SettingsError
+    │  └─ NotDeployedError
+    ├─ ObjectStoreError*
+    │  └─ ObjectNotFoundError, ObjectChangedError, ObjectForbiddenError
+    ├─ LedgerError*
+    │  └─ RunNotFoundError, RunExistsError, ShardNotFoundError, CheckpointConflictError
+    ├─ OrchestrationError*
+    │  └─ ExecutionExistsError
+    ├─ PlanError
+    │  └─ NothingNewError, UnplannableError
+    ├─ ScriptError
+    │  └─ ScriptNotAllowedError, ScriptFetchError°, ScriptFailedError°, MixedInputsError
+    ├─ SparkRuntimeError*
+    │  ├─ GatewayLostError*, OutOfMemoryError*
+    │  └─ ScratchFullError*
+    │     └─ TooLargeError
+    ├─ RemoteTaskError
+    │  └─ RemoteFailureError
+    ├─ EventError, PayloadError, QueueError*, NoticeError*, LogsError, LocalStackError
     ├─ DeadlineExceededError*, LeaseLostError*, ShardNotDoneError*, ShardFailedError, RunFailedError
-    ├─ PayloadError, RemoteTaskError ── RemoteFailureError, LocalStackError
-    └─ DriftError, TableError, DatabaseError, ExpectationError, CommitConflictError*, CommitStateUnknownError
+    └─ DriftError, TableError, DatabaseError*, ExpectationError, CommitConflictError*, CommitStateUnknownError
 
 Errors with ``*`` are retryable; for those with ``°`` it depends on the cause. A retryable error sends the record back
 to its source and releases the shard. Any other error ends the shard as FAILED, with the message as its cause. A class

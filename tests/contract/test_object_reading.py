@@ -93,7 +93,7 @@ def test_an_archived_object_is_reported_and_cannot_be_read(
         store.get(uri)
 
 
-def test_the_region_of_a_cross_region_bucket_is_reported(store: ObjectStore, bucket: str) -> None:
+def test_a_bucket_of_the_own_region_has_no_foreign_region(store: ObjectStore, bucket: str) -> None:
     assert store.foreign_region(f"s3://{bucket}/any/key") == ""
     with pytest.raises(ObjectNotFoundError, match=f"there is no bucket {bucket}-missing"):
         store.foreign_region(f"s3://{bucket}-missing/x")

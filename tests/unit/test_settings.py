@@ -193,7 +193,7 @@ def test_a_scripts_variables_are_read_and_its_output_is_known() -> None:
     assert "s3://out/y/" in settings.output_prefixes
 
 
-def test_keys_of_events_are_named_with_commas() -> None:
+def test_keys_of_events_are_separated_by_commas() -> None:
     assert worker_settings({}).event_variables == ()
     read = worker_settings({"SPARKLET_EVENT_VARIABLES": "INPUT_PATH, OUTPUT_PATH,day,"})
     assert read.event_variables == ("INPUT_PATH", "OUTPUT_PATH", "day")

@@ -22,7 +22,7 @@ from sparklet.runs.summary import work_of
 
 MAX_READ = 100  # the manifests of this many runs, the newest ones, are read
 LAST = 5  # a run is compared with up to this many earlier runs of the same name
-CHANGED = 1.5  # a figure is marked if it is this many times larger, or smaller, than usual
+UNUSUAL_FACTOR = 1.5  # a figure is marked if it is this many times larger, or smaller, than usual
 # Small files are marked from this number on, if their mean is below what opening one costs Spark
 # (spark.sql.files.openCostInBytes).
 MANY_FILES, SMALL_BYTES = 100, 4 * MIB
@@ -98,7 +98,7 @@ def _trend(document: Mapping[str, Any], last_runs: Iterable[Mapping[str, Any]]) 
 
 
 def _is_unusual(ratio: float | None) -> bool:
-    return ratio is not None and not 1 / CHANGED < ratio < CHANGED
+    return ratio is not None and not 1 / UNUSUAL_FACTOR < ratio < UNUSUAL_FACTOR
 
 
 def _ratio_text(ratio: float) -> str:

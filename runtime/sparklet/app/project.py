@@ -87,7 +87,7 @@ def job_options(folder: Path, name: str, parameters: Mapping[str, str]) -> dict[
         if isinstance(value, dict):  # as for params, env and conf, whose options are KEY=VALUE
             value = [f"{pair_key}={text if isinstance(text, str) else _json(text)}" for pair_key, text in value.items()]
         elif not isinstance(value, str | int | float | list):
-            raise SettingsError(f"{PROJECT}, [jobs.{name}]: {key} is {value!r}; write it as a text")
+            raise SettingsError(f"{PROJECT}, [jobs.{name}]: {key} is {value!r}; write it as a string, in quotes")
         value_by_parameter[parameter] = value
     if "script" not in value_by_parameter:
         raise SettingsError(f"{PROJECT}, [jobs.{name}]: there is no script")

@@ -57,7 +57,10 @@ def driver_of(stack: OpenStack, run: Run, generation: int | None = None) -> Exec
 
 
 def was_driven(stack: OpenStack, run: Run) -> bool:
-    """Return whether a state machine has driven the run: always with a Map, else if any generation has an execution."""
+    """Return whether a state machine has driven the run.
+
+    Each run that a Map dispatches is; another run is if any of its generations has an execution.
+    """
     if run.dispatch is Dispatch.MAP:
         return True
     return any(driver_of(stack, run, generation) for generation in range(run.generation, -1, -1))

@@ -77,7 +77,7 @@ class Options:
 
     def __post_init__(self) -> None:
         if self.codec not in CODECS:
-            raise ValueError(f"codec is {self.codec!r}; it must be {', '.join(CODECS)}")
+            raise ValueError(f"codec is {self.codec!r}; it must be one of {', '.join(CODECS)}")
         if self.retries < 0 or (self.timeout_s is not None and self.timeout_s <= 0):
             raise ValueError("retries must not be negative, and timeout_s must be positive")
 

@@ -260,7 +260,7 @@ def read(call: Call, result: TryResult, contents: Contents) -> tuple[Any, BaseEx
     content = result.content
     try:
         if result.task_id != call.task_id or (content and content.codec != call.content.codec):
-            raise PayloadError("it belongs to another call")
+            raise PayloadError("the payload answers another call")
         if content:
             decoded = decode(content.codec, content.read(contents))
             return (None, _exception_of(decoded, result)) if result.raised else (decoded, None)

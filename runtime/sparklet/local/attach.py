@@ -136,7 +136,7 @@ def _host_pid(state: StateDir) -> int:
 
 
 def _await_document(state: StateDir) -> Any:
-    """Wait for the document of the running host; None if no host runs, or if it ends or takes too long before that."""
+    """Wait until the host has written its document; None if no host runs, or if it ends or takes too long before."""
     end_s = time.monotonic() + STARTS_WITHIN_S
     while is_locked(state.host_lock) and time.monotonic() < end_s:
         if (document := published_document(state)) is not None:

@@ -2,8 +2,8 @@
 
 ``sam/template.yaml`` is changed for the emulator: each function's code becomes three lines, which call its real handler
 in this installation. Nothing is built or published: there are no versions, and a reference to an alias becomes one to
-its function (``_without_versions``). The emulator needs a mapping's concurrency, and conditions on lists, in another
-form, and allows any timeout. Everything else, such as queues, policies, alarms, mappings and state machines, is
+its function (``_without_versions``). The emulator needs the concurrency of an event source mapping, and conditions on
+lists, in another form. Everything else, such as queues, policies, alarms, mappings and state machines, is
 deployed as on AWS.
 """
 
@@ -191,7 +191,7 @@ def parse_template(text: str) -> Template:
     loader.add_multi_constructor("!", intrinsics_multi_constructor)
     document = yaml.load(text, Loader=loader)  # noqa: S506 - derived from SafeLoader
     if not isinstance(document, dict):
-        raise LocalStackError("the template is not a mapping")
+        raise LocalStackError("the template is not CloudFormation: its top level is not a mapping")
     return document
 
 

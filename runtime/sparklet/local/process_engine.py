@@ -31,7 +31,10 @@ class LocalProcesses(Engine):
         # A checker that died before it recorded the worker requests it again by the same token, even if it has ended.
         if not request.exists() and not request.with_suffix(".ended").exists():
             if any(self.folder.glob("*.json")):
-                raise RemoteTaskError("the local stack runs one worker beside the functions' at a time", "throttled")
+                reason = (
+                    "this engine's worker is busy: the local stack runs one at a time, and starts this shard afterwards"
+                )
+                raise RemoteTaskError(reason, "throttled")
             write_json(request, command)
         return token
 

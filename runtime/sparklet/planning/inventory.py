@@ -39,6 +39,7 @@ def resolve_inputs(store: ObjectStore, inputs: Sequence[str], local: bool = Fals
 
 
 def _local_input(path: str) -> str:
+    """Return a local path; a folder's ends with a slash, as a prefix in S3 does."""
     return f"{path.rstrip('/')}/" if Path(path).is_dir() else path
 
 
@@ -65,7 +66,7 @@ def _folder_or_object(store: ObjectStore, address: str) -> str:
     if next(iter(store.list(folder)), None) is None:
         raise PlanError(
             f"the input {uri} is empty: there is no object below {folder} "
-            f"(for keys that only begin alike, give their folder and --include 'beginning*')"
+            f"(if you mean the beginning of file names, give their folder and --include 'beginning*')"
         )
     return folder
 

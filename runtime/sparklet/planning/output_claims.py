@@ -44,14 +44,14 @@ def refuse_outputs(deployment: Deployment, run: Run) -> None:
     _refuse_claimed(deployment, run, _claims(deployment))
     _refuse_not_empty(deployment, run)
     # Only files that Sparklet published are deleted: another file would stay, and be read with the new output.
-    for folder in _folders(run) if run.options.existing == "overwrite" else ():
+    for folder in _published_folders(run) if run.options.existing == "overwrite" else ():
         if uri := next((file.uri for file in files_in(deployment.store, folder) if not file.by), ""):
             raise PlanError(f"the output {folder} holds {uri}, which no Sparklet run wrote; name another folder")
 
 
 def _refuse_not_empty(deployment: Deployment, run: Run) -> None:
     """PlanError if a run that needs empty outputs finds a file in one."""
-    for folder in _folders(run) if run.options.existing == "refuse" else ():
+    for folder in _published_folders(run) if run.options.existing == "refuse" else ():
         if uri := next((info.uri for info in deployment.store.list(folder) if info.uri != folder), ""):
             raise PlanError(
                 f"the output {folder} is not empty, it holds {uri}: append to it (--append), replace what is there "
@@ -142,9 +142,11 @@ def claim_outputs(deployment: Deployment, run: Run) -> float:
 
 
 def release_outputs(deployment: Deployment, run: Run) -> None:
-    """Delete the claims of an ended run, and old claims of other ended runs, but never the last claim of all."""
-    # Without the last claim the numbers would begin anew. A run that has read the claims before would find its number
-    # free, and create its claim without having seen the newer ones.
+    """Delete the claims of an ended run, and old claims of other ended runs.
+
+    The newest claim of all runs stays, since the next claim continues its number. If the numbers began anew, a run that
+    has listed the claims before could create its own under a number that had been taken since, and miss that claim.
+    """
     for index, claim in enumerate(_claims(deployment)[:-1]):
         claimer = run if claim.identity == run.identity else None
         if not claimer and index < CLEANED_UP:
@@ -234,7 +236,7 @@ def _others_of_output(deployment: Deployment, run: Run) -> Iterator[Run]:
     return (
         other
         for other in deployment.ledger.runs.list()
-        if other.state.ended and _overlap(run.output_uri, _folders(other))
+        if other.state.ended and _overlap(run.output_uri, _published_folders(other))
     )
 
 
@@ -317,13 +319,13 @@ def _later_runs(deployment: Deployment, run: Run) -> Iterator[Run]:
     return (other for other in later_runs if other.run_id != run.run_id)
 
 
-def _folders(run: Run) -> tuple[str, ...]:
-    """The folders in which a run publishes, without a local output: the client that fills it checks it."""
+def _published_folders(run: Run) -> tuple[str, ...]:
+    """The folders in which a run and its next run publish, but not a folder to which a client downloads the output."""
     return (run.output_uri, run.next.output_uri) if run.next else (run.output_uri,)
 
 
 def _claimed_folders(run: Run) -> tuple[str, ...]:
-    return (*_folders(run), run.local_output) if run.local_output else _folders(run)
+    return (*_published_folders(run), run.local_output) if run.local_output else _published_folders(run)
 
 
 def _overlap(folder: str, other_folders: tuple[str, ...]) -> bool:

@@ -118,7 +118,7 @@ def refuse_replaced(uris: Iterable[str], outputs: Mapping[str, Callable[[], Owne
 
 
 def published_files(store: ObjectStore, run: Run) -> Iterator[tuple[int, ObjectInfo]]:
-    """The files that a run has published, each after the number of its shard."""
+    """The files that a run has published, each as a pair of its shard's number and the file."""
     base = f"{run.output_uri.rstrip('/')}/"
     by_name = owners(store, base) if run.options.output_per else Owners(())
     # Folders of shards begin with the run's identity, so that folders of other runs are not listed.

@@ -8,8 +8,8 @@ be restarted at every step. For each part::
     seal the part in the ledger (conditional: the checkpoint; the first planner wins, any other must stop)
     enter its shards (conditional) → send their messages → mark the part dispatched
 
-After a crash the next planner dispatches the sealed parts that are not marked, and continues after the last one, at the
-end of a shard. The plan is sealed only with the number of shards that all its parts have.
+After a crash the next planner dispatches the sealed parts that are not marked, and continues after the last one, which
+ends with a whole shard. The plan is sealed only with the number of shards that all its parts have.
 """
 
 import secrets

@@ -206,10 +206,11 @@ def _write_commit_file(
 
 
 def _commit_run(deployment: Deployment, run: Run, files: Sequence[CommitFile]) -> Run:
-    """The run that makes these commits; it is entered if it does not exist.
+    """The run that makes the commits of ``files``; it is entered if it does not exist.
 
-    It is not entered for a parent that was cancelled after the file was written: so a run that plans a cancelled run's
-    uncommitted input again either sees the file, or no commit run is entered for the file.
+    It is not entered if the parent was cancelled after its commit files were written. Otherwise input could be
+    committed twice: by the commit run, and by a later run that plans a cancelled run's uncommitted input again. That
+    run looks for commit files: what they commit it leaves out. If it finds none, no commit run will be entered.
     """
     number = files[-1].number
     commit_run_id = follower_id(run.run_id, RunKind.COMMIT, number)

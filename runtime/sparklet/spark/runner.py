@@ -109,7 +109,7 @@ def task_folder(scratch: Path, attempt_id: str, min_free_bytes: int = 0) -> Iter
     ScratchFullError if that does not suffice.
     """
     if not attempt_id or Path(attempt_id).name != attempt_id:
-        raise ValueError(f"{attempt_id!r} cannot name a folder")
+        raise ValueError(f"the attempt's id {attempt_id!r} is not a folder's name")
     if shutil.disk_usage(scratch).free < min_free_bytes:
         delete_leftovers(scratch)
     usage, folder = shutil.disk_usage(scratch), scratch / f"task-{attempt_id}"

@@ -34,7 +34,7 @@ SWITCHES = ("--help", "--supervise", "--usage-error", "--verbose", "--version") 
 
 
 def main() -> NoReturn:
-    """Replace this process by the command for its arguments, which are those of ``spark-submit``."""
+    """Replace this process by the ``java`` command that ``spark-submit`` would run for the same arguments."""
     try:
         settings = spark_settings()
         scratch = Path(os.environ.get("SPARKLET_SCRATCH") or "/tmp")  # noqa: S108 - the image's only writable place

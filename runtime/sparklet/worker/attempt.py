@@ -65,8 +65,8 @@ class Claimed(Protocol):
     def fail(self, failure: Failure, *, final: bool) -> str:
         """Record FAILED, or PENDING if it is not ``final``.
 
-        Return who continues the work: an engine, or a check of the run; "" if the next delivery of the message does, or
-        nobody.
+        Return words for the log that say who continues the work: an engine's name, or that the checker splits the
+        shard. Return "" if the next delivery of the message continues it, and if nobody does.
         """
 
     def succeeded(self, result: ShardResult) -> Outcome:

@@ -573,7 +573,10 @@ def read_outcome(path: Path) -> JobOutcome:
 
 
 def failed_rules(checks: Sequence[Any]) -> str:
-    """The warning that names the failed rules; "" if none has failed. It has no numbers, so that shards share it."""
+    """The warning that names the failed rules; "" if none has failed.
+
+    It has no numbers, so that the warnings of all shards are equal.
+    """
     failed = [rule["Rule"] for check in checks for rule in check["rules"] if rule["Outcome"] != "Passed"]
     return f"rules of data quality failed: {', '.join(dict.fromkeys(failed))}" if failed else ""
 

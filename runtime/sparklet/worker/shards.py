@@ -495,10 +495,7 @@ class ClaimedShard:
         return not failure.retryable or has_no_attempt_left or is_conclusive(self.record, failure)
 
     def fail(self, failure: Failure, *, final: bool) -> str:
-        """Record FAILED or PENDING. Return who continues the shard: an engine, or a check that splits the shard.
-
-        "" if the message's next attempt does, or if nobody does.
-        """
+        """Record FAILED or PENDING; see ``Claimed.fail``."""
         attempts, record = self.claims.deployment.ledger.attempts, self.record
         own_attempt = (record.run_id, record.number, self.attempt.attempt_id)
         # This comes first: if only memory or time was too short, no input is at fault.

@@ -174,7 +174,9 @@ def _make_readable(name: str, path: Path, min_free_bytes: int) -> Path:
     if not is_misnamed(name, head := _head(path)):
         return path
     if not head.startswith(UTF_16 + UTF_32):
-        raise EventError(f"the first bytes of {name} fit neither its name nor a known format: unpack it")
+        raise EventError(
+            f"the first bytes of {name} fit neither its name nor a known format: is it damaged? else unpack it"
+        )
     # Readers of bytes, or with an option for the encoding, get the original.
     raw = path.rename(path.with_name(f"{path.name}.raw"))
     # Without ``newline`` Python would change line ends, also within quotes.

@@ -86,7 +86,7 @@ def test_the_name_of_a_script_file_is_not_read_as_a_job(project: Path, capsys: p
         (JOBS, "sale.py", "the script sale.py is not there"),
         (f"{A}ouput = 'x'", "a", "[jobs.a]: ouput is not an option of this command; did you mean output?"),
         ("[jobs.a]\noutput = 'x'", "a", "[jobs.a]: there is no script"),
-        (f"{A}since = 2026-01-01", "a", "since is datetime.date(2026, 1, 1); write it as a text"),
+        (f"{A}since = 2026-01-01", "a", "since is datetime.date(2026, 1, 1); write it as a string, in quotes"),
         (f"{A}max-objects = 'x'", "a", "for '--max-objects': Input should be a valid integer"),
         ("[job.a]\n", "a", "needs a table for each job"),
         ("output = 'x'\n[jobs.a]\n", "a", "has 'output' outside of its jobs"),

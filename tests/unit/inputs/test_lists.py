@@ -97,13 +97,14 @@ def test_a_forbidden_object_stops_planning_and_is_named() -> None:
         list(Inventory(store, (), lists=[reader(store, "data/secret")]).objects())
 
 
-def test_times_are_requested_only_with_since() -> None:
+def test_since_uses_the_time_in_the_list_or_the_stores() -> None:
     clock = FakeClock()
     store = MemoryObjectStore(clock)
     store.put("s3://data/old", b"1")
     clock.advance(100)
     store.put("s3://data/new", b"1")
-    listed_row = {"uri": "s3://data/told", "size": 1, "last_modified": "2001-01-01T00:00:00Z"}
+    # Does not exist in the store, so that a request for its time would fail.
+    listed_row = {"uri": "s3://data/with-time", "size": 1, "last_modified": "2001-01-01T00:00:00Z"}
     rows = [{"uri": "s3://data/old", "size": 1}, {"uri": "s3://data/new", "size": 1}, listed_row]
     inventory = Inventory(store, (), RunOptions(modified_since_s=clock.now_s()), [reader(store, *rows)])
     assert names(inventory) == ["new"]

@@ -136,7 +136,7 @@ def test_a_failed_tasks_folder_is_deleted_and_nothing_else(tmp_path: Path) -> No
 
 @pytest.mark.parametrize("name", ["", ".", "a/b", "/etc"])
 def test_an_attempt_id_that_is_no_file_name_is_refused(tmp_path: Path, name: str) -> None:
-    with pytest.raises(ValueError, match="cannot name a folder"), task_folder(tmp_path, name):
+    with pytest.raises(ValueError, match="is not a folder's name"), task_folder(tmp_path, name):
         pass
 
 

@@ -217,7 +217,7 @@ def test_the_checker_is_called_once_a_minute(transformed: dict[str, Any]) -> Non
     (rule,) = of_type(transformed, "AWS::Events::Rule").values()
 
     assert rule["ScheduleExpression"] == "rate(1 minute)"
-    assert rule["Targets"][0]["RetryPolicy"]["MaximumRetryAttempts"] == 0
+    assert rule["Targets"][0]["RetryPolicy"]["MaximumRetryAttempts"] == 0  # the next minute's call is the retry
 
 
 @pytest.mark.parametrize(("function", "age_s"), [("CheckerFunction", 60), (LARGE, 900)])

@@ -21,8 +21,8 @@ def test_every_call_of_aws_is_a_callers_or_a_roles() -> None:
 
 
 @pytest.mark.parametrize("name", TEMPLATES)
-def test_the_page_changes_with_each_action_of_a_statement(name: str) -> None:
-    """Else: python -m docs.rights docs/guide/deploy.md."""
+def test_the_page_lists_each_action_of_each_statement(name: str) -> None:
+    """If not, write the page again: python -m docs.rights docs/guide/deploy.md."""
     page = rights.PAGE.read_text(encoding="utf-8")
 
     def rows(template: dict[str, Any]) -> str:
@@ -51,17 +51,17 @@ def test_a_call_missing_in_the_table_of_needs_is_named(place: int, monkeypatch: 
 
 
 def test_the_guide_has_the_generated_table() -> None:
-    """Else: python -m docs.rights docs/guide/deploy.md."""
+    """If not, write the page again: python -m docs.rights docs/guide/deploy.md."""
     assert rights.table() in GUIDE.read_text(encoding="utf-8")
 
 
 def test_the_guide_has_the_generated_endpoints() -> None:
-    """Else: python -m docs.rights docs/guide/deploy.md."""
+    """If not, write the page again: python -m docs.rights docs/guide/deploy.md."""
     assert rights.endpoint_table() in GUIDE.read_text(encoding="utf-8")
 
 
 def test_the_guide_has_the_list_of_engines() -> None:
-    """Else: python -m docs.rights docs/guide/deploy.md."""
+    """If not, write the page again: python -m docs.rights docs/guide/deploy.md."""
     assert rights.engine_list() in rights.ELSEWHERE.read_text(encoding="utf-8")
 
 

@@ -105,6 +105,7 @@ def test_an_event_about_the_workers_own_output_is_not_skipped(bench: Bench) -> N
 
 
 def test_a_shards_message_within_an_invocation_is_refused(bench: Bench) -> None:
+    """An attempt outside of the queue would not be counted; the error names the command that repeats the shard."""
     (ref,) = bench.plan()
     event = handed_over({"Records": [sqs("m-1", ref.to_body())]})
 

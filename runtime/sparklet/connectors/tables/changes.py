@@ -73,7 +73,7 @@ def upserted_rows(commit: Commit, columns: StructType, rows: Rows) -> DataFrame:
 
 
 def overwriting_rows(commit: Commit, columns: StructType, rows: Rows, partitions: Sequence[str]) -> DataFrame:
-    """Return the rows of the new partitions: the staged rows, and the rows that the run has written there before.
+    """Return all rows that the overwritten partitions shall have: the staged ones, and those that the run wrote before.
 
     ``partitions``: the values by which the table is partitioned, in SQL. TableError if there are none.
     """

@@ -153,8 +153,9 @@ class _Delta:
         return list(_items(commit_data.actions()))
 
     def rows(self, log: Any, seen: str, described: Iterable[str]) -> DataFrame:
-        """Return the rows of described files, which need not be in the table, by the state they were written for."""
+        """Return the rows of described files, which need not be in the table, read with the schema of their writer."""
         protocol, metadata = map(self.parse_action, seen.split("\n"))
+        # In Delta 3 a DummySnapshot has four parameters.
         delta_4_defaults = [self.none] * (self.parameters(f"{_PACKAGE}.DummySnapshot") - 4)
         some_protocol = self.jvm.scala.Option.apply(protocol)
         snapshot_class = self.jvm.org.apache.spark.sql.delta.DummySnapshot

@@ -97,10 +97,10 @@ def _delta(spark: SparkSession, table: Table, frame: DataFrame) -> Layout:
     schema = StructType.fromJson(json.loads(metadata["schemaString"]))
     return Layout(
         table.place,
-        required_columns(schema, frame),
-        tuple(map(Partition, metadata["partitionColumns"])),
-        can_describe(schema, frame),
-        frozenset(map(str.lower, schema.names)),
+        schema=required_columns(schema, frame),
+        partitions=tuple(map(Partition, metadata["partitionColumns"])),
+        is_described=can_describe(schema, frame),
+        names=frozenset(map(str.lower, schema.names)),
     )
 
 

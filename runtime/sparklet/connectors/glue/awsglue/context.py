@@ -214,7 +214,7 @@ def _root(path: str) -> str:
 def _unquoted(rows: DataFrame, keys: Sequence[str], options: Mapping[str, Any]) -> tuple[DataFrame, dict[str, Any]]:
     """Return the lines of a CSV file without quotes as rows of one column, and options to write it as it is.
 
-    Without a quote Spark puts NUL characters around a value that has the separator or a line break.
+    With an empty ``quote`` option Spark puts NUL characters around a value that has the separator or a line break.
     """
     from pyspark.sql.functions import explode, regexp_replace, split, struct, to_csv
 

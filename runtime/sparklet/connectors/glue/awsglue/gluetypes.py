@@ -1,4 +1,4 @@
-"""The types of columns, which are Spark's own types; ``DynamicFrame.schema()`` has them."""
+"""The types of columns, which are Spark's own types; ``DynamicFrame.schema()`` returns them."""
 
 from pyspark.sql.types import *  # noqa: F403
 
