@@ -331,7 +331,8 @@ _RULES = (
     ),
     _Rule(
         "the script imports a module that is not there",
-        "start a new run with it (--py-files), or put it into the image; or " + _FIX_AND_REDRIVE,
+        "start a new run with it (a library: --requirements, a file: --py-files), or put it into the image; or "
+        + _FIX_AND_REDRIVE,
         SCRIPT,
         classes="ModuleNotFoundError ImportError",
     ),
