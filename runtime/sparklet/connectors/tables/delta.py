@@ -153,7 +153,11 @@ class _Delta:
         return list(_items(commit_data.actions()))
 
     def rows(self, log: Any, seen: str, described: Iterable[str]) -> DataFrame:
-        """Return the rows of described files, which need not be in the table, read with the schema of their writer."""
+        """Return the rows of described files, which need not be in the table, read with the schema of their writer.
+
+        ``seen``: the protocol and the metadata that the writer saw, a line each, and ``described``: the action that
+        adds each file, all as JSON in the form of Delta's log.
+        """
         protocol, metadata = map(self.parse_action, seen.split("\n"))
         # In Delta 3 a DummySnapshot has four parameters.
         delta_4_defaults = [self.none] * (self.parameters(f"{_PACKAGE}.DummySnapshot") - 4)

@@ -57,8 +57,9 @@ class HudiTable:
     def __init__(self, uri: str, spark: SparkSession) -> None:
         self._uri = self.root = uri
         self._spark = spark
-        self._chains: dict[str, int] | None = None  # each chain's last link, as ``find_name`` first read it
-        self._seen_instants: dict[str, bool] = {}  # whether each was completed, as this writer last saw it
+        # The number of the last link by the chain's name (see ``chains``), as ``find_name`` first read it.
+        self._chains: dict[str, int] | None = None
+        self._seen_instants: dict[str, bool] = {}  # by instant: whether it was completed, as this writer last saw it
         self._refusal = ""  # why ``accept`` has refused an instant
 
     def find_name(self, name: str) -> tuple[str, int] | None:
