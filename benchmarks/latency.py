@@ -3,30 +3,25 @@
     python -m benchmarks.latency [--delay-ms 25] [--rounds 5] [--shards 10]
 
 A proxy holds each request for that time, and then passes it on to the stand-in. The shards of a case are one CSV, one
-Parquet file, or 46 small CSVs. Of two checkouts run them in turn: ``PYTHONPATH=OTHER/runtime:OTHER python
-benchmarks/latency.py`` measures the other's code. Each shard is the only one of its run, so that the worker fetches the
-script and the plan's header, too. The last line is one JSON document: of each case the median and the range of the
-rounds' medians in seconds, and the requests of a shard until the answer.
+Parquet file, or 46 small CSVs. Each shard is the only one of its run, so that the worker fetches the script and the
+plan's header, too. The last line is one JSON document: of each case the median and the range of the rounds' medians in
+seconds, and the requests of a shard until the answer. To compare two checkouts, run it in each of them in turn.
 """
 
 import argparse
-import io
 import json
 import statistics
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
 from tests.contract.lossy_proxy import LossyProxy, proxied
 from tests.functional.worker.conftest import local_jars
-from tests.functional.worker.ledgered import BUCKET, Function, deployed
+from tests.functional.worker.ledgered import Function, deployed
+from tests.functional.worker.test_requests import Counted
 
 ROWS, SMALL_FILES = 1000, 46
 SCRIPT = """
@@ -62,7 +57,7 @@ def main() -> None:
     figures: dict[str, list[tuple[float, float]]] = {}
     with worker() as (function, proxy):
         cases = {"csv": ["one.csv"], "parquet": ["one.parquet"], "packed": [f"{n}.csv" for n in range(SMALL_FILES)]}
-        inputs = {case: [put(function, name) for name in names] for case, names in cases.items()}
+        inputs = {case: [Counted(function, proxy).put(name, ROWS) for name in names] for case, names in cases.items()}
         for case in cases:
             for _ in range(WARM_UP_SHARDS):
                 shard(function, proxy, case, inputs[case])
@@ -102,22 +97,10 @@ def worker() -> Iterator[tuple[Function, SlowProxy]]:
         yield function, proxy
 
 
-def put(function: Function, name: str) -> str:
-    """Store a file of a case, and return its address."""
-    uri, body = f"s3://{BUCKET}/in/{name}", b"id,name\n" + b"".join(b"%d,n%d\n" % (n, n) for n in range(ROWS))
-    if name.endswith(".parquet"):
-        pq.write_table(pa.table({"id": range(ROWS)}), sink := io.BytesIO())
-        body = sink.getvalue()
-    function.store.put(uri, body)
-    return uri
-
-
 def shard(function: Function, proxy: LossyProxy, case: str, inputs: list[str]) -> tuple[float, float]:
     """Run one shard; return its seconds and the requests to S3 and the ledger until the answer."""
-    ref: Any = function.plan(SCRIPT.format(format="parquet" if case == "parquet" else "csv").encode(), inputs)
-    if hasattr(ref, "line"):  # as the planner sends it
-        part = f"s3://{BUCKET}/runs/{ref.run_id}/plan/{ref.part}"
-        ref = replace(ref, line=function.store.get(part, ref.offset, ref.length).decode())
+    script = SCRIPT.format(format="parquet" if case == "parquet" else "csv").encode()
+    ref = function.with_line(function.plan(script, inputs))
     del proxy.asked[:]
     began_s = time.monotonic()
     if function.deliver(ref):

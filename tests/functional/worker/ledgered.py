@@ -90,6 +90,11 @@ class Function:
             return InputObject(uri, 4)
         return InputObject(uri, info.size_bytes, info.etag, modified_s=info.modified_s)
 
+    def with_line(self, ref: ShardRef) -> ShardRef:
+        """Return the reference as the planner sends it, with the shard's line of the plan."""
+        part = f"s3://{BUCKET}/runs/{ref.run_id}/plan/{ref.part}"
+        return replace(ref, line=self.store.get(part, ref.offset, ref.length).decode())
+
     def plan_request(self, request: RunRequest) -> list[ShardRef]:
         """Plan a run as a user requests it, with schema inference; return the shards of the queue's messages."""
         queue = MemoryTaskQueue(SystemClock())
