@@ -3,8 +3,8 @@
 ``sam/template.yaml`` is changed for the emulator: each function's code becomes three lines, which call its real handler
 in this installation. Nothing is built or published: there are no versions, and a reference to an alias becomes one to
 its function (``_without_versions``). The emulator needs the concurrency of an event source mapping, and conditions on
-lists, in another form. Everything else, such as queues, policies, alarms, mappings and state machines, is
-deployed as on AWS.
+lists, in another form. Timeouts need not be among the allowed values. Everything else, such as queues, policies,
+alarms, mappings and state machines, is deployed as on AWS.
 """
 
 import json

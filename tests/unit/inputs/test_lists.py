@@ -103,7 +103,7 @@ def test_since_uses_the_time_in_the_list_or_the_stores() -> None:
     store.put("s3://data/old", b"1")
     clock.advance(100)
     store.put("s3://data/new", b"1")
-    # Does not exist in the store, so that a request for its time would fail.
+    # It is not in the store, so that its time can only be that of the list.
     listed_row = {"uri": "s3://data/with-time", "size": 1, "last_modified": "2001-01-01T00:00:00Z"}
     rows = [{"uri": "s3://data/old", "size": 1}, {"uri": "s3://data/new", "size": 1}, listed_row]
     inventory = Inventory(store, (), RunOptions(modified_since_s=clock.now_s()), [reader(store, *rows)])
